@@ -1,0 +1,1 @@
+"""The experiments: one config and main each, on the shared training loop."""

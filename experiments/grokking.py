@@ -1,0 +1,266 @@
+"""Grokking modular arithmetic under arms that encourage, prevent or release collapse and flatness.
+
+    python -m experiments.grokking --arm ncc_prevent
+    python -m experiments.grokking --arm all --seeds 0 1 2
+    python -m experiments.grokking --arm flatness_release --release-at 0.25 --no-release-cap
+
+Protocol: paper A ("Flatness is Necessary, Neural Collapse is Not", NeurIPS 2025) on modular arithmetic, with
+an embedding MLP in the quick preset. Measurements: eval mode, whole train and test sets, raw features,
+temperature 1, in every arm, through `grokcore.measure`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import nn
+
+from experiments.arms import ARMS, arm_named
+from experiments.cli import parse, peek, run_command
+from grokcore import DivergedError, Intervention, UsageError
+from grokcore.data.modular import Split, modular_arithmetic
+from grokcore.models.mlp import EmbeddingMLP
+from grokcore.training.loop import train
+from grokcore.training.measurement import measurement_row
+from grokcore.training.milestones import summarise
+from grokcore.training.provenance import origin
+from grokcore.training.record import Record, record_of
+from grokcore.training.run_folder import RunFolder
+from grokcore.training.schedules import torch_seed
+from grokcore.training.step import Trainer, TrainingConfig
+from grokcore.training.table import HEADER, comparison, plain
+from theory.collapse_curve import kappa_at_collapse
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The equations and their split; each seed draws its own."""
+
+    operation: str = "x+y"
+    """An expression in x and y with + - * / ^ and integers, mod p."""
+    p: int = 97
+    """The modulus; prime where the operation divides."""
+    train_fraction: float = 0.4
+    """Share of the equations that is trained on."""
+    label_noise: float = 0.0
+    """Share of the train labels replaced by another class; the test set stays clean."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The embedding MLP."""
+
+    embedding: int = 128
+    """Width of a token's embedding."""
+    hidden: tuple[int, ...] = (256, 128)
+    """Widths of the ReLU layers; the last is the number of features."""
+    head_bias: bool = False
+    """Give the head a bias."""
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.embedding, *self.hidden) < 1:
+            raise UsageError("--embedding and --hidden must be positive")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line says: options of this call, and the config that decides the result."""
+
+    arm: str = "baseline"
+    """The arm (see experiments/arms.py), or all."""
+    preset: str = "quick"
+    """quick: an embedding MLP that groks in under a minute."""
+    seeds: tuple[int, ...] = (0,)
+    """Each seed draws its own split, noise, initial weights and batches."""
+    runs: Path = Path("runs")
+    """Where run folders go."""
+    results: Path = Path("paper/results")
+    """Where recorded results lie; the baseline's is drawn in grey."""
+    fresh: bool = False
+    """Start anew beside earlier runs of the same config."""
+    device: str = "cpu"
+    """cpu or cuda; at this size a GPU is no faster."""
+    threads: int = 2
+    """CPU threads of a run; results repeat bit for bit at the same number."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    data: tyro.conf.OmitArgPrefixes[DataConfig] = DataConfig()
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = ModelConfig()
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = TrainingConfig()
+    intervention: tyro.conf.OmitArgPrefixes[Intervention] = Intervention()
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0:
+            raise UsageError("--seeds takes one or more numbers that are not negative")
+        if self.threads < 1 or self.checkpoint_every < 1:
+            raise UsageError("--threads and --checkpoint-every must be at least 1")
+
+
+PRESETS = {"quick": Command(preset="quick", training=TrainingConfig(steps=10_000, measurements=64))}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, run every arm and seed, print what happened."""
+    chosen = peek(argv, arm="baseline", preset="quick")
+    if chosen["preset"] not in PRESETS:
+        raise UsageError(f"unknown preset {chosen['preset']!r} (presets: {', '.join(PRESETS)})")
+    arms = list(ARMS) if chosen["arm"] == "all" else [chosen["arm"]]
+    commands = [_command_for(arm, chosen["preset"], argv) for arm in arms]
+    if chosen["arm"] == "all" and any(variant(c, "intervention") for c in commands):
+        raise UsageError("--arm all takes each arm with its own coefficients; change them one arm at a time")
+    for command in commands:
+        command.intervention.release_step(command.training.steps)
+    device = _device(commands[0])
+    records, failed = [], 0
+    for command in commands:
+        for seed in command.seeds:
+            try:
+                records.append(run_one(command, seed, device))
+            except DivergedError as error:
+                failed += 1
+                print(f"error: {command.arm} seed {seed} diverged: {error}; its last good checkpoint is kept")
+    if len(records) > 1:
+        print("\n" + plain(HEADER, comparison(records, list(ARMS))))
+    return 1 if failed else 0
+
+
+def run_one(command: Command, seed: int, device: torch.device) -> Record:
+    """One arm and seed, from the last checkpoint if there is one; writes its folder and returns its record."""
+    torch.set_num_threads(command.threads)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    split = split_of(command.data, seed).to(device)
+    config = run_config(command, seed)
+    with RunFolder(command.runs, config, origin(device, command.threads), fresh=command.fresh) as folder:
+        if folder.summary is None:
+            trainer = Trainer(
+                build_model(command, split, seed).to(device), "head", split, command.training, command.intervention, seed
+            )
+            print(f"{command.arm}, seed {seed}: {folder.path}")
+            rows = train(
+                trainer,
+                folder,
+                lambda: measure_row(trainer),
+                checkpoint_every=command.checkpoint_every,
+                progress=_progress,
+            )
+            folder.finish(summarise(rows))
+        else:
+            print(f"{command.arm}, seed {seed}: finished before in {folder.path} (--fresh starts anew)")
+        record = record_of(folder.path)
+        for sentence in record.summary["words"]:
+            print(f"  {sentence}")
+        return record
+
+
+def measure_row(trainer: Trainer) -> dict[str, float]:
+    """The row of metrics, with the collapse curve's prediction (theory B1) at the measured gap and gamma."""
+    row, _ = measurement_row(trainer)
+    classes = trainer.data.num_classes
+    for split in ("train", "test"):
+        gap, gamma = row[f"{split}_logit_gap"], row[f"{split}_global_mean_ratio"]
+        row[f"{split}_kappa_collapse_curve"] = float(kappa_at_collapse(gap, classes, gamma))
+    return row
+
+
+def split_of(config: DataConfig, seed: int) -> Split:
+    """The seed's own split."""
+    return modular_arithmetic(
+        config.operation,
+        config.p,
+        train_fraction=config.train_fraction,
+        label_noise=config.label_noise,
+        seed=seed,
+    )
+
+
+def build_model(command: Command, split: Split, seed: int) -> nn.Module:
+    """The preset's model with the seed's initial weights."""
+    torch.manual_seed(torch_seed(seed, "weights"))
+    return EmbeddingMLP(
+        split.num_classes,
+        split.num_classes,
+        embedding=command.model.embedding,
+        hidden=command.model.hidden,
+        head_bias=command.model.head_bias,
+    )
+
+
+def run_config(command: Command, seed: int) -> dict[str, Any]:
+    """What decides the run's result, as plain data."""
+    parts = ("data", "model", "training", "intervention")
+    config = {"experiment": "grokking", "preset": command.preset, "arm": command.arm, "seed": seed}
+    config |= {name: _plain(asdict(getattr(command, name))) for name in parts}
+    return config | {"variant": variant(command, *parts)}
+
+
+def variant(command: Command, *parts: str) -> list[str]:
+    """Each setting that differs from the arm's defaults, like ``at0.25`` for --release-at 0.25."""
+    default = _defaults(command.arm, command.preset)
+    found = []
+    for part in parts:
+        mine, theirs = getattr(command, part), getattr(default, part)
+        for field in fields(mine):
+            value = getattr(mine, field.name)
+            if value != getattr(theirs, field.name):
+                found.append(SHORT.get(field.name, field.name.replace("_", "")) + _token(value))
+    return found
+
+
+SHORT = {"cdnv_weight": "lambda", "surrogate_weight": "lambda", "release_at": "at", "operation": ""}
+
+
+def _token(value: Any) -> str:
+    """A setting's value in a file name."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace("/", "over").replace("*", "times").replace("+", "plus").replace(" ", "")
+
+
+def _command_for(arm: str, preset: str, argv: Sequence[str]) -> Command:
+    default = _defaults(arm, preset)
+    words = list(argv)
+    command = parse(default, words, "python -m experiments.grokking")
+    return replace(command, arm=arm)
+
+
+def _defaults(arm: str, preset: str) -> Command:
+    return replace(PRESETS[preset], arm=arm, intervention=getattr(arm_named(arm), preset))
+
+
+def _device(command: Command) -> torch.device:
+    try:
+        device = torch.device(command.device)
+    except RuntimeError:
+        raise UsageError(f"unknown device {command.device!r} (cpu or cuda)") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine or this PyTorch has no CUDA GPU")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {command.device!r} (cpu or cuda)")
+    return device
+
+
+def _progress(row: dict[str, Any]) -> str:
+    return (
+        f"train {100 * row['train_accuracy']:.1f} % test {100 * row['test_accuracy']:.1f} % "
+        f"kappa {row['train_kappa']:.3g} CDNV {row['train_cdnv']:.3g}"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON gives them back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,28 @@
+"""grokcore: neural collapse and relative flatness, measured exactly on anybody's model."""
+
+from grokcore.collapse import CollapseReport, cdnv, collapse_report, nearest_mean_agreement
+from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
+from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatness
+from grokcore.geometry import ClassMoments
+from grokcore.interventions import Intervention
+from grokcore.report import Report, measure
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClassMoments",
+    "CollapseReport",
+    "DivergedError",
+    "Intervention",
+    "NonFiniteError",
+    "Report",
+    "ResourceBusyError",
+    "UsageError",
+    "cdnv",
+    "collapse_report",
+    "frobenius_surrogate",
+    "gini_impurity",
+    "measure",
+    "nearest_mean_agreement",
+    "relative_flatness",
+]

@@ -1,0 +1,1 @@
+"""Models: plain PyTorch, one small file each."""

@@ -1,0 +1,1 @@
+"""The step loop, its schedules, checkpoints and records."""

@@ -1,0 +1,176 @@
+"""The folder of one run: its identity, lock, metrics and checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from grokcore.errors import ResourceBusyError, UsageError
+from grokcore.training.checkpoint import load_checkpoint, save_checkpoint, write_text_atomically
+
+RESULT_VERSION = 1
+"""Raised whenever the code changes what a config computes, so that old runs are not gone on with."""
+
+
+def run_id(config: dict[str, Any]) -> str:
+    """Eight hex digits of what decides a run's result; folders, device and threads are not in `config`."""
+    text = json.dumps([RESULT_VERSION, config], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class RunFolder:
+    """``<root>/<experiment>/<arm>/seed<k>-<id>``, held by one process at a time.
+
+    Use as a context. Files: config.json, metrics.jsonl (a row a line), checkpoint.pt, summary.json.
+
+    Args:
+        root: folder of all runs.
+        config: plain data that decides the result, with the keys experiment, arm and seed.
+        origin: versions, device, commit: kept beside the config, compared with nothing.
+        fresh: start in a new folder beside earlier ones (``-2``, ``-3``, ...); otherwise the newest
+            folder of this config is gone on with.
+
+    Raises:
+        UsageError: the folder cannot be written, or holds another config or a damaged one.
+        ResourceBusyError: another process is in it.
+    """
+
+    def __init__(
+        self, root: Path, config: dict[str, Any], origin: dict[str, Any], *, fresh: bool = False
+    ) -> None:
+        self.config, self.origin, self.run_id = config, origin, run_id(config)
+        parent = root / config["experiment"] / config["arm"]
+        self.path = _choose(parent, f"seed{config['seed']}-{self.run_id}", fresh)
+        self._metrics_bytes = 0
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ResourceBusyError(f"another process is working in {self.path}") from None
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from None
+        try:
+            self._check_config()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def _check_config(self) -> None:
+        path = self.path / "config.json"
+        if not path.exists():
+            content = {"run_id": self.run_id, "config": self.config} | self.origin
+            self._write_json("config.json", content)
+            return
+        stored = _read_json(path)
+        if stored.get("config") != self.config:
+            keys = ", ".join(_differences(stored.get("config"), self.config))
+            raise UsageError(f"{path} holds another config than this command (differs in: {keys})")
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The finished run's summary; None while it is not finished."""
+        path = self.path / "summary.json"
+        return _read_json(path) if path.exists() else None
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary: the mark of a finished run."""
+        self._write_json("summary.json", summary)
+
+    def resume(self) -> dict[str, Any] | None:
+        """The last checkpoint's state, with metrics.jsonl cut back to it; None (and no metrics) without."""
+        path, metrics = self.path / "checkpoint.pt", self.path / "metrics.jsonl"
+        state = load_checkpoint(path) if path.exists() else None
+        if state is not None and state["run_id"] != self.run_id:
+            raise UsageError(
+                f"{path} belongs to run {state['run_id']}, not {self.run_id}; nothing was changed: "
+                "put the right one back, or start anew beside it with --fresh"
+            )
+        self._metrics_bytes = 0 if state is None else state["metrics_bytes"]
+        have = metrics.stat().st_size if metrics.exists() else 0
+        if have < self._metrics_bytes:
+            raise UsageError(f"{metrics} is shorter than its checkpoint remembers; start anew with --fresh")
+        if have > self._metrics_bytes:
+            os.truncate(metrics, self._metrics_bytes)
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Checkpoint `state` and the length of the metrics that belong to it."""
+        mine = {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes}
+        save_checkpoint(self.path / "checkpoint.pt", state | mine)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row of metrics, on disk when this returns; numbers that are not finite become null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        line = json.dumps(clean) + "\n"
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._metrics_bytes += len(line.encode())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows so far, null as NaN."""
+        return read_rows(self.path / "metrics.jsonl")
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        try:
+            write_text_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, null as NaN."""
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
+
+
+def _choose(parent: Path, name: str, fresh: bool) -> Path:
+    number = 1
+    while (parent / _numbered(name, number + 1)).exists():
+        number += 1
+    if fresh and (parent / _numbered(name, number)).exists():
+        number += 1
+    return parent / _numbered(name, number)
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"{path} cannot be read; put it back, or start anew with --fresh") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} cannot be read; put it back, or start anew with --fresh")
+    return content
+
+
+def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:
+    if not isinstance(stored, dict) or not isinstance(wanted, dict):
+        return [prefix or "everything"]
+    found: list[str] = []
+    for key in sorted(stored.keys() | wanted.keys()):
+        if stored.get(key) != wanted.get(key):
+            found += _differences(stored.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else key)
+    return found

@@ -1,0 +1,157 @@
+"""One optimiser step under an intervention, and the state that a checkpoint must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grokcore.data.modular import Split
+from grokcore.errors import UsageError
+from grokcore.heads import HeadInput, find_head
+from grokcore.interventions import Intervention, constrain_head, objective, penalties
+from grokcore.training.schedules import BatchOrder, cosine_factor, torch_seed, warmup_factor
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimiser, length and measurement of a run."""
+
+    steps: int = 10_000
+    """Optimiser steps."""
+    batch_size: int = 512
+    """Samples a step; an epoch's last short batch is dropped."""
+    learning_rate: float = 1e-3
+    """AdamW's learning rate."""
+    warmup: int = 10
+    """Steps of linear warm-up."""
+    beta1: float = 0.9
+    """AdamW's beta1."""
+    beta2: float = 0.98
+    """AdamW's beta2."""
+    weight_decay: float = 1.0
+    """AdamW's decoupled weight decay, on every parameter."""
+    measurements: int = 80
+    """Number of log-spaced steps at which everything is measured, besides step 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if not 2 <= self.measurements <= 190:
+            raise UsageError(f"--measurements must lie between 2 and 190, got {self.measurements}")
+        if not self.learning_rate > 0:
+            raise UsageError(f"--learning-rate must be positive, got {self.learning_rate:g}")
+        if self.warmup < 0 or not self.weight_decay >= 0:
+            raise UsageError("--warmup and --weight-decay must not be negative")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise UsageError("--beta1 and --beta2 must lie in [0, 1)")
+
+
+class Trainer:
+    """A model, its optimiser and its arm; ``step()`` advances by one.
+
+    Args:
+        model: in train mode; its output are the logits of `head`.
+        head: the head's name.
+        data: the split, on the model's device.
+        config: optimiser and length.
+        intervention: the arm.
+        seed: of the batches (and of the global generators, for models that draw).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: str,
+        data: Split,
+        config: TrainingConfig,
+        intervention: Intervention,
+        seed: int,
+    ) -> None:
+        self.model, self.head_name, self.data = model, head, data
+        self.config, self.intervention = config, intervention
+        self.head = find_head(model, head)
+        self.release_step = intervention.release_step(config.steps)
+        self.batches = BatchOrder(
+            len(data.train_labels), config.batch_size, seed, data.train_labels.device
+        )
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        torch.manual_seed(torch_seed(seed, "dropout"))
+        self.steps_done = 0
+        self._capture = HeadInput(self.head)
+        self._capture.attach()
+
+    @property
+    def released(self) -> bool:
+        """Whether the next step comes after the release."""
+        return self.release_step is not None and self.steps_done >= self.release_step
+
+    def step(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step. Returns the objective and each active penalty's raw value (no device sync)."""
+        arm, released = self.intervention, self.released
+        self._set_rates(self.steps_done + 1, released)
+        index = self.batches.indices(self.steps_done + 1)
+        labels = self.data.train_labels[index]
+        logits = self.model(self.data.train_inputs[index])
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if not (released and arm.release_penalty):
+            head = self.head
+            terms = penalties(arm, self._capture.features, logits, labels, head.weight, head.bias)
+            loss = objective(arm, loss, terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if not (released and arm.release_cap):
+            constrain_head(arm, self.head.weight)
+        self.steps_done += 1
+        return loss.detach(), {name: value.detach() for name, (_, value) in terms.items()}
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 1."""
+        rate = self.config.learning_rate * warmup_factor(step, self.config.warmup)
+        if self.release_step is not None and step > self.release_step:
+            rate *= self.intervention.release_lr
+            if self.intervention.release_schedule == "cosine":
+                rate *= cosine_factor(step - 1, self.release_step, self.config.steps)
+        return rate
+
+    def _set_rates(self, step: int, released: bool) -> None:
+        decay = self.intervention.release_weight_decay if released else None
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+            group["weight_decay"] = self.config.weight_decay if decay is None else decay
+
+    def state(self) -> dict[str, Any]:
+        """Everything the remaining steps depend on."""
+        rng = {"torch": torch.get_rng_state()}
+        if self.data.train_labels.is_cuda:
+            rng["cuda"] = torch.cuda.get_rng_state()
+        return {
+            "step": self.steps_done,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": rng,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of :meth:`state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"]["torch"])
+        if "cuda" in state["rng"] and self.data.train_labels.is_cuda:
+            torch.cuda.set_rng_state(state["rng"]["cuda"])
+        self.steps_done = state["step"]
+
+    def finite(self) -> bool:
+        """Whether every parameter is finite (waits for the device)."""
+        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())

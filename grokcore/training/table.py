@@ -1,0 +1,79 @@
+"""Tables over runs: a row an arm, each number with its spread over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from grokcore.training.record import Record
+
+HEADER = (
+    "arm",
+    "seeds",
+    "fit: train 99 % at step",
+    "grokking: test 99 % at step",
+    "final test accuracy (%)",
+    "final train kappa",
+    "final train CDNV",
+)
+
+
+def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """Rows under :data:`HEADER`: median and [least, greatest] over the seeds of each arm.
+
+    Args:
+        records: finished runs of one preset.
+        order: arms in the order wanted; others follow by name.
+    """
+    arms = sorted({r.arm for r in records}, key=lambda a: (_rank(a, order), a))
+    rows = []
+    for arm in arms:
+        runs = sorted((r for r in records if r.arm == arm), key=lambda r: r.config["seed"])
+        rows.append(
+            (
+                arm,
+                " ".join(str(r.config["seed"]) for r in runs),
+                spread([_event(r, "train_99") for r in runs], lambda v: f"{v:,.0f}"),
+                spread([_event(r, "test_99") for r in runs], lambda v: f"{v:,.0f}"),
+                spread([100 * r.final("test_accuracy") for r in runs], lambda v: f"{v:.1f}"),
+                spread([r.final("train_kappa") for r in runs], _short),
+                spread([r.final("train_cdnv") for r in runs], _short),
+            )
+        )
+    return rows
+
+
+def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
+    """``median [least, greatest]``; an infinite value reads "never"."""
+    texts = ["never" if math.isinf(v) else show(v) for v in sorted(values)]
+    middle, low, high = texts[(len(texts) - 1) // 2], texts[0], texts[-1]
+    return middle if low == high else f"{middle} [{low}, {high}]"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (header, *rows)
+    )
+
+
+def _event(record: Record, name: str) -> float:
+    event = record.summary.get(name)
+    return math.inf if event is None else float(event["step"])
+
+
+def _rank(arm: str, order: Sequence[str]) -> int:
+    base = arm.split("+")[0]
+    return order.index(base) if base in order else len(order)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

@@ -1,0 +1,1 @@
+"""The paper: tables and figures from recorded results."""

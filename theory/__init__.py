@@ -1,0 +1,1 @@
+"""The statements about collapse and flatness, as programs."""

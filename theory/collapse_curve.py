@@ -1,0 +1,49 @@
+"""The collapse curve: relative flatness as an explicit function of the logit gap (theory B1, B2, B4).
+
+Under neural collapse (NC1-NC4, balanced classes) the head's relative flatness depends on three numbers
+alone: the classes K, the logit gap Delta and the ratio gamma = ||mu_G|| / M of the global mean's norm to
+the radius of the centred class means. Sources: B1 and B2 sharpen the published inequality of "Flatness is
+Necessary, Neural Collapse is Not" (NeurIPS 2025) to an equality.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def softmax_impurity(gap: ArrayLike, num_classes: int) -> NDArray[np.float64]:
+    """U(Delta) = 1 - ||p||^2 where one logit stands Delta above K - 1 equal ones.
+
+    Args:
+        gap: Delta, any shape, in nats.
+        num_classes: K >= 2.
+
+    Returns:
+        (K-1) q (2 + (K-2) q) / (1 + (K-1) q)^2 with q = exp(-Delta), the shape of `gap`.
+    """
+    k = num_classes
+    # Scaled by e^{-|Delta|} so that neither sign of the gap overflows.
+    delta = np.asarray(gap, dtype=np.float64)
+    q = np.exp(-np.abs(delta))
+    above = (k - 1) * q * (2 + (k - 2) * q) / (1 + (k - 1) * q) ** 2
+    below = (k - 1) * (2 * q + (k - 2)) / (q + (k - 1)) ** 2
+    return np.asarray(np.where(delta >= 0, above, below))
+
+
+def kappa_at_collapse(gap: ArrayLike, num_classes: int, gamma: ArrayLike = 0.0) -> NDArray[np.float64]:
+    """B1: kappa = (1 + gamma^2) ((K-1)/K) Delta^2 U(Delta).
+
+    Args:
+        gap: the logit gap Delta, in nats.
+        num_classes: K >= 2.
+        gamma: ||mu_G|| / M; broadcast against `gap`.
+    """
+    k, delta = num_classes, np.asarray(gap, dtype=np.float64)
+    factor = (1 + np.asarray(gamma, dtype=np.float64) ** 2) * (k - 1) / k
+    return np.asarray(factor * delta**2 * softmax_impurity(delta, k))
+
+
+def gap_of_loss(loss: ArrayLike, num_classes: int) -> NDArray[np.float64]:
+    """Delta = log((K-1) / (e^eps - 1)): the gap at which collapse has mean cross-entropy eps (nats)."""
+    return np.asarray(np.log(num_classes - 1) - np.log(np.expm1(np.asarray(loss, dtype=np.float64))))
