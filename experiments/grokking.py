@@ -12,8 +12,9 @@ temperature 1, in every arm, through `grokcore.measure`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from experiments.cli import parse, peek, run_command
 from grokcore import DivergedError, Intervention, UsageError
 from grokcore.data.modular import Split, modular_arithmetic
 from grokcore.models.mlp import EmbeddingMLP
+from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.loop import train
 from grokcore.training.measurement import measurement_row
 from grokcore.training.milestones import summarise
-from grokcore.training.provenance import origin
-from grokcore.training.record import Record, record_of
+from grokcore.training.provenance import ROOT, origin
+from grokcore.training.record import Record, read_records, record_of
 from grokcore.training.run_folder import RunFolder
 from grokcore.training.schedules import torch_seed
 from grokcore.training.step import Trainer, TrainingConfig
@@ -80,7 +82,7 @@ class Command:
     """Each seed draws its own split, noise, initial weights and batches."""
     runs: Path = Path("runs")
     """Where run folders go."""
-    results: Path = Path("paper/results")
+    results: Path = ROOT / "paper" / "results"
     """Where recorded results lie; the baseline's is drawn in grey."""
     fresh: bool = False
     """Start anew beside earlier runs of the same config."""
@@ -90,10 +92,10 @@ class Command:
     """CPU threads of a run; results repeat bit for bit at the same number."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
-    data: tyro.conf.OmitArgPrefixes[DataConfig] = DataConfig()
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = ModelConfig()
-    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = TrainingConfig()
-    intervention: tyro.conf.OmitArgPrefixes[Intervention] = Intervention()
+    data: tyro.conf.OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    intervention: tyro.conf.OmitArgPrefixes[Intervention] = field(default_factory=Intervention)
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0:
@@ -124,9 +126,15 @@ def main(argv: Sequence[str]) -> int:
                 records.append(run_one(command, seed, device))
             except DivergedError as error:
                 failed += 1
-                print(f"error: {command.arm} seed {seed} diverged: {error}; its last good checkpoint is kept")
+                print(
+                    f"error: {command.arm} seed {seed} diverged: {error}; its last good checkpoint is kept",
+                    file=sys.stderr,
+                )
     if len(records) > 1:
         print("\n" + plain(HEADER, comparison(records, list(ARMS))))
+        path = commands[0].runs / "grokking" / "comparison.png"
+        save(arms_figure(records), path)
+        print(f"figure: {path}")
     return 1 if failed else 0
 
 
@@ -140,24 +148,46 @@ def run_one(command: Command, seed: int, device: torch.device) -> Record:
     config = run_config(command, seed)
     with RunFolder(command.runs, config, origin(device, command.threads), fresh=command.fresh) as folder:
         if folder.summary is None:
-            trainer = Trainer(
-                build_model(command, split, seed).to(device), "head", split, command.training, command.intervention, seed
-            )
+            model = build_model(command, split, seed).to(device)
+            trainer = Trainer(model, "head", split, command.training, command.intervention, seed)
             print(f"{command.arm}, seed {seed}: {folder.path}")
-            rows = train(
-                trainer,
-                folder,
-                lambda: measure_row(trainer),
-                checkpoint_every=command.checkpoint_every,
-                progress=_progress,
-            )
-            folder.finish(summarise(rows))
+            try:
+                rows = train(
+                    trainer,
+                    folder,
+                    lambda: measure_row(trainer),
+                    checkpoint_every=command.checkpoint_every,
+                    progress=_progress,
+                )
+                folder.finish(summarise(rows))
+            finally:
+                # A stopped or diverged run shows how far it came.
+                _draw(folder, command.results)
         else:
             print(f"{command.arm}, seed {seed}: finished before in {folder.path} (--fresh starts anew)")
         record = record_of(folder.path)
         for sentence in record.summary["words"]:
             print(f"  {sentence}")
+        print(f"  figure: {folder.path / 'figure.png'}")
         return record
+
+
+def _draw(folder: RunFolder, results: Path) -> None:
+    record = record_of(folder.path)
+    if record.rows:
+        save(run_figure(record, comparable_baselines(record, results)), folder.path / "figure.png")
+
+
+def comparable_baselines(record: Record, results: Path) -> list[Record]:
+    """Recorded baseline runs that differ from `record` in nothing but the arm and the seed."""
+    if record.arm == "baseline":
+        return []
+    same = ("data", "model", "training")
+    return [
+        baseline
+        for baseline in read_records(results, "grokking", record.config["preset"])
+        if baseline.arm == "baseline" and all(baseline.config[k] == record.config[k] for k in same)
+    ]
 
 
 def measure_row(trainer: Trainer) -> dict[str, float]:
@@ -207,10 +237,10 @@ def variant(command: Command, *parts: str) -> list[str]:
     found = []
     for part in parts:
         mine, theirs = getattr(command, part), getattr(default, part)
-        for field in fields(mine):
-            value = getattr(mine, field.name)
-            if value != getattr(theirs, field.name):
-                found.append(SHORT.get(field.name, field.name.replace("_", "")) + _token(value))
+        for each in fields(mine):
+            value = getattr(mine, each.name)
+            if value != getattr(theirs, each.name):
+                found.append(SHORT.get(each.name, each.name.replace("_", "")) + _token(value))
     return found
 
 

@@ -78,7 +78,7 @@ def collapse_report(
     if moments.absent:
         shown = ", ".join(map(str, moments.absent[:5])) + (", ..." if len(moments.absent) > 5 else "")
         reason = f"no samples of class {shown}"
-        return CollapseReport(*[NAN] * len(METRICS), reasons=dict.fromkeys(METRICS, reason))
+        return CollapseReport(**dict.fromkeys(METRICS, NAN), reasons=dict.fromkeys(METRICS, reason))
     num_classes = moments.num_classes
     values: dict[str, float] = dict.fromkeys(METRICS, NAN)
     reasons: dict[str, str] = {}
@@ -119,9 +119,7 @@ def collapse_report(
     return CollapseReport(**values, reasons=reasons)
 
 
-def _simplex_metrics(
-    centred: Tensor, weight: Tensor | None, values: dict[str, float], reasons: dict[str, str]
-) -> None:
+def _simplex_metrics(centred: Tensor, weight: Tensor | None, values: dict[str, float], reasons: dict[str, str]) -> None:
     num_classes, num_features = centred.shape
     if num_features < num_classes - 1:
         reason = f"{num_features} features hold no simplex of {num_classes} classes"

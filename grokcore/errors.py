@@ -25,9 +25,7 @@ class DivergedError(RuntimeError):
     def __init__(self, what: str, step: int, loss: float, penalties: dict[str, float]) -> None:
         self.step, self.loss, self.penalties = step, loss, penalties
         terms = ", ".join(f"{name} {value:.6g}" for name, value in penalties.items())
-        super().__init__(
-            f"{what} not finite at step {step} (loss {loss:.6g}, penalty {terms or 'none active'})"
-        )
+        super().__init__(f"{what} not finite at step {step} (loss {loss:.6g}, penalty {terms or 'none active'})")
 
 
 class InterruptedRunError(RuntimeError):

@@ -31,7 +31,7 @@ def relative_flatness(
     *,
     loss: Loss = "cross_entropy",
     reduction: Reduction = "mean",
-) -> Float[Tensor, "..."]:
+) -> Float[Tensor, ...]:
     """Exact relative flatness kappa of a linear head.
 
     Args:
@@ -55,8 +55,7 @@ def relative_flatness(
     """
     if features.ndim != 2 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
         raise ValueError(
-            f"features (n, m) and weight (K, m) must share m, got {tuple(features.shape)} "
-            f"and {tuple(weight.shape)}"
+            f"features (n, m) and weight (K, m) must share m, got {tuple(features.shape)} and {tuple(weight.shape)}"
         )
     if features.shape[0] == 0:
         raise ValueError("relative flatness of no samples is undefined")
@@ -136,9 +135,7 @@ def row_distances(weight: Float[Tensor, "K m"]) -> Float[Tensor, "K K"]:
     return distances * (1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
 
 
-def row_variance(
-    probabilities: Float[Tensor, "n K"], distances: Float[Tensor, "K K"]
-) -> Float[Tensor, " n"]:
+def row_variance(probabilities: Float[Tensor, "n K"], distances: Float[Tensor, "K K"]) -> Float[Tensor, " n"]:
     """Var_{s ~ p_i}(w_s) from softmax probabilities and :func:`row_distances`, shape (n,)."""
     return ((probabilities @ distances) * probabilities).sum(dim=1) / 2
 

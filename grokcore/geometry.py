@@ -44,9 +44,7 @@ class ClassMoments:
         self.counts = torch.zeros(num_classes, dtype=torch.float64)
         self.means = torch.zeros(num_classes, num_features, dtype=torch.float64)
         self.within = torch.zeros(num_classes, dtype=torch.float64)
-        self.scatter_sum = torch.zeros(
-            shape if scatter == "pooled" else (num_classes, *shape), dtype=torch.float64
-        )
+        self.scatter_sum = torch.zeros(shape if scatter == "pooled" else (num_classes, *shape), dtype=torch.float64)
         self.norm_sum = torch.zeros((), dtype=torch.float64)
         self.norm_max = torch.zeros((), dtype=torch.float64)
 

@@ -187,9 +187,7 @@ def _sums(
     )
 
 
-def _about_means(
-    agree: int, moments: ClassMoments, about: ClassMoments
-) -> tuple[float, float, dict[str, str]]:
+def _about_means(agree: int, moments: ClassMoments, about: ClassMoments) -> tuple[float, float, dict[str, str]]:
     """NC4 and the variance ratio about the class means of `about`."""
     nan = float("nan")
     if about.absent:

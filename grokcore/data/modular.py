@@ -93,9 +93,7 @@ def modular_arithmetic(
     )
 
 
-def equations(
-    operation: str, p: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def equations(operation: str, p: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(x, y, f(x, y) mod p) over all pairs on which the operation is defined, in lexicographic order."""
     if not 2 <= p <= _MAX_MODULUS:
         raise UsageError(f"the modulus must lie between 2 and {_MAX_MODULUS}, got {p}")
@@ -120,7 +118,7 @@ def _parse(operation: str) -> ast.expr:
     if len(text) > _MAX_LENGTH:
         raise UsageError(f"the operation is longer than {_MAX_LENGTH} characters")
     try:
-        tree = ast.parse(text.replace("^", "**").replace("×", "*"), mode="eval").body
+        tree = ast.parse(text.replace("^", "**").replace("\u00d7", "*"), mode="eval").body
     except (SyntaxError, ValueError):
         raise UsageError(f"cannot read the operation {operation!r}; write it like x+y or x^2+x*y") from None
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

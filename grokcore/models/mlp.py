@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ class EmbeddingMLP(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding)
         widths = (tokens * embedding, *hidden)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], num_classes, bias=head_bias)
@@ -48,5 +48,3 @@ class EmbeddingMLP(nn.Module):
         features = self.body(self.embedding(inputs).flatten(1))
         logits: Tensor = self.head(features)
         return logits
-
-

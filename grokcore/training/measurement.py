@@ -45,4 +45,4 @@ def measurement_row(trainer: Trainer) -> tuple[dict[str, float], dict[str, Repor
 
 
 def _chunks(inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True)
+    return zip(torch.split(inputs, CHUNK), torch.split(labels, CHUNK), strict=True)

@@ -42,9 +42,7 @@ class RunFolder:
         ResourceBusyError: another process is in it.
     """
 
-    def __init__(
-        self, root: Path, config: dict[str, Any], origin: dict[str, Any], *, fresh: bool = False
-    ) -> None:
+    def __init__(self, root: Path, config: dict[str, Any], origin: dict[str, Any], *, fresh: bool = False) -> None:
         self.config, self.origin, self.run_id = config, origin, run_id(config)
         parent = root / config["experiment"] / config["arm"]
         self.path = _choose(parent, f"seed{config['seed']}-{self.run_id}", fresh)

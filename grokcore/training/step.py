@@ -75,9 +75,7 @@ class Trainer:
         self.config, self.intervention = config, intervention
         self.head = find_head(model, head)
         self.release_step = intervention.release_step(config.steps)
-        self.batches = BatchOrder(
-            len(data.train_labels), config.batch_size, seed, data.train_labels.device
-        )
+        self.batches = BatchOrder(len(data.train_labels), config.batch_size, seed, data.train_labels.device)
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=config.learning_rate,

@@ -26,7 +26,7 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
         order: arms in the order wanted; others follow by name.
     """
     arms = sorted({r.arm for r in records}, key=lambda a: (_rank(a, order), a))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for arm in arms:
         runs = sorted((r for r in records if r.arm == arm), key=lambda r: r.config["seed"])
         rows.append(

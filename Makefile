@@ -1,0 +1,49 @@
+# make grokking, make test: everything they need goes into $(VENV); nothing is installed elsewhere.
+VENV  ?= .venv
+TORCH ?= torch==2.13.0
+ARM   ?= ncc_prevent
+
+PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
+  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+  && { echo $$p; break; }; done)
+BIN := $(VENV)/bin
+
+.PHONY: help grokking test check benchmarks clean
+
+help:
+	@echo 'make grokking    set up $(VENV) and run: python -m experiments.grokking --arm $(ARM)'
+	@echo 'make test        set up $(VENV) and run the tests'
+	@echo 'make check       ruff, the strict type checker, and the hashes of the recorded results'
+	@echo 'make benchmarks  python -m benchmarks'
+	@echo 'make clean       remove $(VENV); runs/ stays'
+	@echo "options: ARM=baseline, VENV=path, TORCH='torch>=2.6' (default $(TORCH))"
+
+# The stamps record what is installed; a changed pyproject.toml installs again.
+$(BIN)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo 'error: no Python >= 3.11 with venv on the PATH' >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+grokking: $(BIN)/.installed
+	$(BIN)/python -m experiments.grokking --arm $(ARM)
+
+test: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(BIN)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m paper check
+
+benchmarks: $(BIN)/.installed
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV)

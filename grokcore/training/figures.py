@@ -1,0 +1,171 @@
+"""Figures of runs: one run against the recorded baseline, and all arms side by side."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from grokcore.training.record import Record
+
+# Okabe and Ito's palette: told apart with any common colour vision.
+BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "grokcore",
+}
+GREY = "0.72"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG in one move, without a date in it: the same curves give the same bytes."""
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(buffer.getvalue())
+    temporary.replace(path)
+
+
+def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
+    """Accuracy, CDNV, kappa and logit gap of one run, train and test, against log step.
+
+    Args:
+        record: the run, finished or not.
+        baselines: recorded baseline runs of the same setting, drawn in grey behind.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 5.6))
+        panels = dict(zip(("accuracy", "cdnv", "kappa", "logit_gap"), figure.subplots(2, 2).flat, strict=True))
+        for name, axes in panels.items():
+            for baseline in baselines:
+                _curve(axes, baseline, f"train_{name}", color=GREY, lw=1.1, zorder=1)
+                _curve(axes, baseline, f"test_{name}", color=GREY, lw=1.1, ls="--", zorder=1)
+            _curve(axes, record, f"train_{name}", color=BLUE, lw=1.8, label="train")
+            _curve(axes, record, f"test_{name}", color=ORANGE, lw=1.8, ls="--", label="test")
+            _mark_release(axes, record)
+        predicted = {"color": GREEN, "lw": 1.2, "ls": ":", "label": "train, if collapsed: theory B1 at this gap"}
+        _curve(panels["kappa"], record, "train_kappa_collapse_curve", **predicted)
+        _titles(panels)
+        # Under collapse the prediction leaves the page; the measured curves set the scale.
+        _limits_from(panels["kappa"], [record, *baselines], ("train_kappa", "test_kappa"))
+        if baselines:
+            panels["accuracy"].plot([], [], color=GREY, lw=1.1, label=_baseline_label(baselines))
+        panels["accuracy"].legend(loc="upper left")
+        panels["kappa"].legend(loc="lower left")
+        config = record.config
+        finished = "" if record.summary else ", not finished"
+        figure.suptitle(f"{record.arm}, seed {config['seed']} ({_setting(record)}{finished})", fontsize=11)
+    return figure
+
+
+def arms_figure(records: Sequence[Record]) -> Figure:
+    """Test accuracy, train CDNV and train kappa of every arm: a row for each family of arms (the word
+    before the first underscore), the baseline in black in each; median and range over seeds."""
+    arms = sorted({r.arm for r in records})
+    families = sorted({a.split("_")[0] for a in arms if a != "baseline"}) or ["baseline"]
+    columns = ("test_accuracy", "train_cdnv", "train_kappa")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 2.5 * len(families) + 0.4))
+        grid = figure.subplots(len(families), 3, sharex=True, sharey="col", squeeze=False)
+        for family, row in zip(families, grid, strict=True):
+            members = [a for a in arms if a.split("_")[0] == family and a != "baseline"]
+            for axes, column in zip(row, columns, strict=True):
+                _band(axes, [r for r in records if r.arm == "baseline"], column, "black", "baseline")
+                for arm, colour in zip(members, (BLUE, ORANGE, GREEN, PINK, SKY) * 9, strict=False):
+                    _band(axes, [r for r in records if r.arm == arm], column, colour, arm)
+                axes.set_xscale("log")
+                if column == "test_accuracy":
+                    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+                else:
+                    axes.set_yscale("log")
+            row[2].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        for axes, title in zip(
+            grid[0], ("test accuracy", "CDNV, train", "relative flatness kappa of the head, train"), strict=True
+        ):
+            axes.set_title(title)
+        for axes in grid[-1]:
+            axes.set_xlabel("optimiser step")
+        seeds = sorted({r.config["seed"] for r in records})
+        words = f"seeds {', '.join(map(str, seeds))}: median and range" if len(seeds) > 1 else f"seed {seeds[0]}"
+        figure.suptitle(f"{_setting(records[0])}; {words}", fontsize=11)
+    return figure
+
+
+def _titles(panels: dict[str, Axes]) -> None:
+    titles = {
+        "accuracy": "accuracy",
+        "cdnv": "CDNV (low: collapsed)",
+        "kappa": "relative flatness kappa of the head (low: flat)",
+        "logit_gap": "logit gap (nats)",
+    }
+    for name, axes in panels.items():
+        axes.set_title(titles[name])
+        axes.set_xscale("log")
+        axes.set_xlabel("optimiser step")
+        if name == "accuracy":
+            axes.set_ylim(-0.02, 1.03)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        elif name in ("cdnv", "kappa"):
+            axes.set_yscale("log")
+
+
+def _curve(axes: Axes, record: Record, column: str, **style: object) -> None:
+    steps, values = record.column("step"), record.column(column)
+    shown = steps > 0  # step 0 has no place on a log axis
+    axes.plot(steps[shown], values[shown], **style)  # type: ignore[arg-type]
+
+
+def _band(axes: Axes, runs: Sequence[Record], column: str, colour: str, label: str) -> None:
+    if not runs:
+        return
+    steps = runs[0].column("step")
+    curves = [np.interp(steps, run.column("step"), run.column(column)) for run in runs]
+    shown, stack = steps > 0, np.stack(curves)
+    middle, low, high = np.median(stack, axis=0), stack.min(axis=0), stack.max(axis=0)
+    axes.plot(steps[shown], middle[shown], color=colour, lw=1.6, label=label)
+    axes.fill_between(steps[shown], low[shown], high[shown], color=colour, alpha=0.18, lw=0)
+
+
+def _limits_from(axes: Axes, records: Sequence[Record], columns: Sequence[str]) -> None:
+    values = np.concatenate([r.column(name) for r in records for name in columns])
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values):
+        axes.set_ylim(values.min() / 3, values.max() * 3)
+
+
+def _mark_release(axes: Axes, record: Record) -> None:
+    at = record.config["intervention"]["release_at"]
+    if at is not None:
+        step = at * record.config["training"]["steps"] if at < 1 else at
+        axes.axvline(step, color="0.3", lw=0.9, ls="-.")
+        axes.annotate("release", (step, 0.02), xycoords=("data", "axes fraction"), fontsize=7, rotation=90,
+                      ha="right", va="bottom", color="0.3")  # fmt: skip
+
+
+def _baseline_label(baselines: Sequence[Record]) -> str:
+    seeds = ", ".join(str(b.config["seed"]) for b in baselines)
+    return f"recorded baseline, seed{'s' if len(baselines) > 1 else ''} {seeds}"
+
+
+def _setting(record: Record) -> str:
+    data = record.config["data"]
+    return f"{data['operation']} mod {data['p']}, {100 * data['train_fraction']:g} % train, {record.config['preset']}"

@@ -1,0 +1,108 @@
+"""The paper's data: recorded results from finished runs, and the tables made of them.
+
+python -m paper refresh --runs runs/     write result files from finished runs, and from nothing else
+python -m paper tables                   print the table of every recorded experiment (Markdown)
+python -m paper tables --write README.md replace the tables between their markers in a file
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from grokcore.errors import UsageError
+from grokcore.training.checkpoint import write_text_atomically
+from grokcore.training.record import MAX_ROWS, read_record, read_records, record_of
+from grokcore.training.table import HEADER, comparison, markdown
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def refresh(runs: Path, results: Path) -> int:
+    """Write a result file for each finished run below `runs`; returns how many.
+
+    Of several runs of one config (made with --fresh) the newest finished one counts. A path that two
+    different runs claim is refused: nothing is written.
+    """
+    if not runs.is_dir():
+        raise UsageError(f"there is no folder {runs}")
+    chosen: dict[Path, tuple[Path, str]] = {}
+    # Sorted by length first, so that seed0-x-10 comes after seed0-x-9.
+    for summary in sorted(runs.glob("*/*/*/summary.json"), key=lambda p: (len(str(p)), str(p))):
+        record = record_of(summary.parent)
+        if len(record.rows) > MAX_ROWS:
+            raise UsageError(f"{summary.parent} has {len(record.rows)} rows, a result holds at most {MAX_ROWS}")
+        claimed = chosen.get(record.path)
+        if claimed is not None and claimed[1] != record.run_id:
+            raise UsageError(f"{claimed[0]} and {summary.parent} both claim {record.path}")
+        chosen[record.path] = (summary.parent, record.run_id)
+    for target, (folder, _) in sorted(chosen.items()):
+        record_of(folder).write(results)
+        print(f"{results / target}  <-  {folder}")
+    return len(chosen)
+
+
+def tables(results: Path) -> dict[str, str]:
+    """A Markdown table for each ``<experiment>/<preset>`` that has results."""
+    found = {}
+    for folder in sorted(p for p in results.glob("*/*") if p.is_dir()):
+        experiment, preset = folder.parts[-2:]
+        records = read_records(results, experiment, preset)
+        if records:
+            found[f"{experiment}/{preset}"] = markdown(HEADER, comparison(records, ["baseline"]))
+    return found
+
+
+def write_tables(document: Path, results: Path) -> bool:
+    """Replace what stands between ``<!-- table NAME -->`` and ``<!-- end -->``; True where it changed."""
+    text = document.read_text(encoding="utf-8")
+    new = text
+    for name, table in tables(results).items():
+        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
+        new = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", new, flags=re.DOTALL)
+    if new != text:
+        write_text_atomically(document, new)
+    return new != text
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m paper")
+    commands = parser.add_subparsers(dest="command", required=True)
+    to_refresh = commands.add_parser("refresh", help="write result files from finished runs")
+    to_refresh.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    to_tables = commands.add_parser("tables", help="print the tables of the recorded results")
+    to_tables.add_argument("--write", type=Path, metavar="FILE", help="put them between their markers in FILE")
+    to_check = commands.add_parser("check", help="fail where a result file does not match its hash")
+    for command in (to_refresh, to_tables, to_check):
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
+    words = parser.parse_args(argv)
+    if words.command == "refresh":
+        count = refresh(words.runs, words.results)
+        print(f"{count} result file{'' if count == 1 else 's'} written")
+        return 0
+    if words.command == "check":
+        paths = sorted(words.results.rglob("*.json"))
+        for path in paths:
+            if read_record(path).path != path.relative_to(words.results):
+                raise UsageError(f"{path} holds the result of {read_record(path).path}")
+        print(f"{len(paths)} result files match their hashes")
+        return 0
+    if words.write is not None:
+        changed = write_tables(words.write, words.results)
+        print(f"{words.write}: {'updated' if changed else 'up to date'}")
+        return 0
+    for name, table in tables(words.results).items():
+        print(f"{name}\n\n{table}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UsageError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
