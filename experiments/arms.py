@@ -8,7 +8,7 @@ accuracy; docs/arm-search.md shows the search.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grokcore import Intervention, UsageError
 
@@ -23,26 +23,49 @@ class Arm:
     """Its coefficients for ``--preset quick``."""
 
 
+_PREVENT = Intervention(surrogate_weight=-0.001, head_norm_cap=20)
+_RELEASE = Intervention(release_at=0.5, release_lr=3, release_weight_decay=2, release_schedule="cosine")
+
 ARMS: dict[str, Arm] = {
-    "baseline": Arm("What happens if nothing is done?", Intervention()),
-    "ncc_encourage": Arm("Does collapse, encouraged, hasten generalisation?", Intervention(cdnv_weight=0.1)),
-    "ncc_prevent": Arm("Does the model generalise without collapse?", Intervention(cdnv_weight=-0.1, cdnv_cap=1.7)),
-    "flatness_encourage": Arm("Does flatness, encouraged, hasten generalisation?", Intervention(surrogate_weight=0.01)),
+    "baseline": Arm("What happens if nothing is done?", quick=Intervention()),
+    "ncc_encourage": Arm(
+        "Does collapse, encouraged, hasten generalisation?",
+        quick=Intervention(cdnv_weight=0.03),
+    ),
+    "ncc_prevent": Arm(
+        "Does the model generalise while collapse is prevented?",
+        # Without the cap the penalty is unbounded below: CDNV runs off and training with it.
+        quick=Intervention(cdnv_weight=-0.1, cdnv_cap=2.5),
+    ),
+    "flatness_encourage": Arm(
+        "Does flatness, encouraged through the published surrogate, hasten generalisation?",
+        quick=Intervention(surrogate_weight=0.03),
+    ),
     "flatness_prevent": Arm(
-        "Does the model generalise while the published surrogate is kept high?",
-        Intervention(surrogate_weight=-0.01, head_norm_cap=30),
+        "Does the model generalise while flatness is prevented through the published surrogate?",
+        quick=_PREVENT,
     ),
     "flatness_prevent_exact": Arm(
         "Does the model generalise while the exact relative flatness is kept high?",
-        Intervention(kappa_weight=-0.01, kappa_cap=100),
+        quick=Intervention(kappa_weight=-0.0001, kappa_cap=200),
     ),
     "flatness_release": Arm(
-        "Does generalisation return when flatness is released?",
-        Intervention(surrogate_weight=-0.01, head_norm_cap=30, release_at=0.5),
+        "What changes when flatness_prevent is released, as the paper did it: penalty and cap off, learning "
+        "rate up, weight decay up, cosine schedule, all at once?",
+        quick=replace(_RELEASE, surrogate_weight=_PREVENT.surrogate_weight, head_norm_cap=_PREVENT.head_norm_cap),
     ),
-    "control_confidence": Arm("Is it only the confidence?", Intervention(gini_weight=-1.0)),
-    "control_norm": Arm("Is it only the norm of the head?", Intervention(head_norm_hold=30)),
-    "control_schedule": Arm("Is it only the new schedule?", Intervention(release_at=0.5)),
+    "control_confidence": Arm(
+        "Is it the confidence? The surrogate's Gini factor alone, at the weight lambda B^2 of flatness_prevent.",
+        quick=Intervention(gini_weight=-0.4),
+    ),
+    "control_norm": Arm(
+        "Is it the norm? The head held at the cap of flatness_prevent, no penalty.",
+        quick=Intervention(head_norm_hold=20),
+    ),
+    "control_schedule": Arm(
+        "Is it the schedule? The baseline with everything else that flatness_release changes at its step.",
+        quick=_RELEASE,
+    ),
 }
 
 

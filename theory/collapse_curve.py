@@ -9,10 +9,12 @@ Necessary, Neural Collapse is Not" (NeurIPS 2025) to an equality.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+Values = float | NDArray[np.float64]
 
 
-def softmax_impurity(gap: ArrayLike, num_classes: int) -> NDArray[np.float64]:
+def softmax_impurity(gap: Values, num_classes: int) -> NDArray[np.float64]:
     """U(Delta) = 1 - ||p||^2 where one logit stands Delta above K - 1 equal ones.
 
     Args:
@@ -31,7 +33,7 @@ def softmax_impurity(gap: ArrayLike, num_classes: int) -> NDArray[np.float64]:
     return np.asarray(np.where(delta >= 0, above, below))
 
 
-def kappa_at_collapse(gap: ArrayLike, num_classes: int, gamma: ArrayLike = 0.0) -> NDArray[np.float64]:
+def kappa_at_collapse(gap: Values, num_classes: int, gamma: Values = 0.0) -> NDArray[np.float64]:
     """B1: kappa = (1 + gamma^2) ((K-1)/K) Delta^2 U(Delta).
 
     Args:
@@ -44,6 +46,6 @@ def kappa_at_collapse(gap: ArrayLike, num_classes: int, gamma: ArrayLike = 0.0) 
     return np.asarray(factor * delta**2 * softmax_impurity(delta, k))
 
 
-def gap_of_loss(loss: ArrayLike, num_classes: int) -> NDArray[np.float64]:
+def gap_of_loss(loss: Values, num_classes: int) -> NDArray[np.float64]:
     """Delta = log((K-1) / (e^eps - 1)): the gap at which collapse has mean cross-entropy eps (nats)."""
     return np.asarray(np.log(num_classes - 1) - np.log(np.expm1(np.asarray(loss, dtype=np.float64))))

@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> None:
+    """The same thread count everywhere, so that bit-for-bit comparisons mean something."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def no_shape_checks() -> Iterator[None]:
+    """Annotations unchecked, as users run the code: the functions' own errors show."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
