@@ -23,8 +23,8 @@ class Arm:
     """Its coefficients for ``--preset quick``."""
 
 
-_PREVENT = Intervention(surrogate_weight=-0.001, head_norm_cap=20)
-_RELEASE = Intervention(release_at=0.5, release_lr=3, release_weight_decay=2, release_schedule="cosine")
+_PREVENT = Intervention(surrogate_weight=-0.001, head_norm_cap=20.0)
+_RELEASE = Intervention(release_at=0.5, release_lr=3.0, release_weight_decay=2.0, release_schedule="cosine")
 
 ARMS: dict[str, Arm] = {
     "baseline": Arm("What happens if nothing is done?", quick=Intervention()),
@@ -47,7 +47,7 @@ ARMS: dict[str, Arm] = {
     ),
     "flatness_prevent_exact": Arm(
         "Does the model generalise while the exact relative flatness is kept high?",
-        quick=Intervention(kappa_weight=-0.0001, kappa_cap=200),
+        quick=Intervention(kappa_weight=-0.0001, kappa_cap=200.0),
     ),
     "flatness_release": Arm(
         "What changes when flatness_prevent is released, as the paper did it: penalty and cap off, learning "
@@ -60,7 +60,7 @@ ARMS: dict[str, Arm] = {
     ),
     "control_norm": Arm(
         "Is it the norm? The head held at the cap of flatness_prevent, no penalty.",
-        quick=Intervention(head_norm_hold=20),
+        quick=Intervention(head_norm_hold=20.0),
     ),
     "control_schedule": Arm(
         "Is it the schedule? The baseline with everything else that flatness_release changes at its step.",

@@ -68,16 +68,18 @@ def _fail(message: str, code: int) -> int:
 
 
 def _one_line(box: str, default: object) -> str:
-    """The message inside tyro's framed error."""
+    """The message inside tyro's frame, which is drawn in ASCII where the terminal has no box characters."""
     inside: list[str] = []
     for line in box.splitlines():
-        text = re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip()
-        if re.match(r"^[╭╰]", line.strip()):
-            continue
-        if re.match(r"^[─-]+$", text):
+        text = line.strip().strip("\u2502|").strip()
+        if text.startswith(("For full helptext", "Argument helptext")):
             break
-        inside.append(text)
-    message = " ".join(part for part in inside if part) or "the command line cannot be read"
+        if text and not text.startswith(("\u256d", "\u2570")) and set(text) - set("\u2500-"):
+            inside.append(text)
+    titled_inside = "\u256d" not in box
+    message = " ".join(inside[1:] if titled_inside else inside) or "the command line cannot be read"
+    # Our own checks name the flag themselves; tyro's name of the group adds nothing.
+    message = re.sub(r"^Error parsing (data|model|training|intervention|command): ", "", message)
     unknown = re.search(r"Unrecognized options: (--[\w-]+)", message)
     if unknown:
         near = difflib.get_close_matches(unknown.group(1), _flags(default), n=1)

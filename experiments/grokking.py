@@ -26,6 +26,7 @@ from experiments.arms import ARMS, arm_named
 from experiments.cli import parse, peek, run_command
 from grokcore import DivergedError, Intervention, UsageError
 from grokcore.data.modular import Split, modular_arithmetic
+from grokcore.errors import InterruptedRunError
 from grokcore.models.mlp import EmbeddingMLP
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.loop import train
@@ -159,10 +160,11 @@ def run_one(command: Command, seed: int, device: torch.device) -> Record:
                     checkpoint_every=command.checkpoint_every,
                     progress=_progress,
                 )
-                folder.finish(summarise(rows))
-            finally:
-                # A stopped or diverged run shows how far it came.
-                _draw(folder, command.results)
+            except (DivergedError, InterruptedRunError):
+                _draw(folder, command.results)  # it shows how far the run came
+                raise
+            folder.finish(summarise(rows))
+            _draw(folder, command.results)
         else:
             print(f"{command.arm}, seed {seed}: finished before in {folder.path} (--fresh starts anew)")
         record = record_of(folder.path)
@@ -174,7 +176,7 @@ def run_one(command: Command, seed: int, device: torch.device) -> Record:
 
 def _draw(folder: RunFolder, results: Path) -> None:
     record = record_of(folder.path)
-    if record.rows:
+    if len(record.rows) > 2:  # fewer make no curve
         save(run_figure(record, comparable_baselines(record, results)), folder.path / "figure.png")
 
 

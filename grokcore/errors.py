@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
+from typing import Any
+
 
 class UsageError(ValueError):
     """Input from a person that cannot be acted on; command lines print it and exit with code 2."""
@@ -19,12 +23,18 @@ class DivergedError(RuntimeError):
     """Training left the finite numbers.
 
     Attributes: ``step`` (the first step, counted from 1, after which `what` was not finite), ``loss``
-    (that step's whole objective, nats) and ``penalties`` (its active penalties' raw values).
+    (that step's whole objective, nats), ``penalties`` (its active penalties' raw values) and ``before``
+    (those of the step before it, as far as this process saw them).
     """
 
-    def __init__(self, what: str, step: int, loss: float, penalties: dict[str, float]) -> None:
-        self.step, self.loss, self.penalties = step, loss, penalties
-        terms = ", ".join(f"{name} {value:.6g}" for name, value in penalties.items())
+    def __init__(
+        self, what: str, step: int, loss: float, penalties: dict[str, float], before: dict[str, float]
+    ) -> None:
+        self.step, self.loss, self.penalties, self.before = step, loss, penalties, before
+        terms = ", ".join(
+            f"{name} {value:.6g}" + (f" after {before[name]:.6g}" if name in before else "")
+            for name, value in penalties.items()
+        )
         super().__init__(f"{what} not finite at step {step} (loss {loss:.6g}, penalty {terms or 'none active'})")
 
 
@@ -34,3 +44,16 @@ class InterruptedRunError(RuntimeError):
     def __init__(self, step: int) -> None:
         self.step = step
         super().__init__(f"stopped at step {step}")
+
+
+def flag(name: str) -> str:
+    """A field's name as its command-line flag."""
+    return "--" + name.replace("_", "-")
+
+
+def require_finite(config: Any) -> None:
+    """Raise UsageError for the first field of a dataclass that is NaN or infinite."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{flag(field.name)} must be a finite number, got {value}")

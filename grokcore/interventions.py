@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokcore.collapse import cdnv
-from grokcore.errors import UsageError
+from grokcore.errors import UsageError, flag, require_finite
 from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatness
 
 Schedule = Literal["constant", "cosine"]
@@ -61,10 +61,11 @@ class Intervention:
     """Learning rate after the release: constant, or a cosine to 0 at the run's end."""
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name in ("cdnv_cap", "kappa_cap", "head_norm_cap", "head_norm_hold"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise UsageError(f"{_flag(name)} must be positive, got {value:g}")
+                raise UsageError(f"{flag(name)} must be positive, got {value:g}")
         if not self.temperature > 0:
             raise UsageError(f"--temperature must be positive, got {self.temperature:g}")
         if self.head_norm_cap is not None and self.head_norm_hold is not None:
@@ -139,7 +140,3 @@ def constrain_head(intervention: Intervention, weight: Float[Tensor, "K m"]) -> 
         weight.mul_((intervention.head_norm_cap / weight.norm()).clamp(max=1.0))
     elif intervention.head_norm_hold is not None:
         weight.mul_(intervention.head_norm_hold / weight.norm())
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

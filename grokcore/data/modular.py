@@ -105,7 +105,7 @@ def equations(operation: str, p: int) -> tuple[NDArray[np.int64], NDArray[np.int
     values = _evaluate(tree, {"x": x, "y": y}, p, defined)
     if not defined.any():
         raise UsageError(f"{operation} is defined nowhere mod {p}")
-    return x[defined], y[defined], np.broadcast_to(values, x.shape)[defined].copy()
+    return x[defined], y[defined], values[defined]
 
 
 def is_prime(p: int) -> bool:
@@ -135,7 +135,7 @@ def _evaluate(
         case ast.Name(id=name) if name in variables:
             return variables[name]
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
-            return np.asarray(value % p, dtype=np.int64)
+            return np.full_like(variables["x"], value % p)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_evaluate(operand, variables, p, defined) % p
         case ast.BinOp(left=base, op=ast.Pow(), right=ast.Constant(value=int(exponent))):

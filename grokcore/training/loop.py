@@ -68,7 +68,7 @@ def train(
         try:
             metrics = measure()
         except NonFiniteError as error:
-            raise watch.diverged(str(error)) from None
+            raise watch.diverged("the measured features are") from error
         head = {"step": trainer.steps_done, "wall_s": round(spent + time.monotonic() - started, 3)}
         row = head | watch.latest() | metrics
         folder.append(row)
@@ -102,9 +102,11 @@ class _LossWatch:
         self._trainer = trainer
         self._pending: list[tuple[int, Tensor, dict[str, Tensor]]] = []
         self._last: tuple[int, Tensor, dict[str, Tensor]] | None = None
+        self._before: tuple[int, Tensor, dict[str, Tensor]] | None = None
+        self._checked: tuple[int, Tensor, dict[str, Tensor]] | None = None
 
     def add(self, loss: Tensor, penalties: dict[str, Tensor]) -> None:
-        self._last = (self._trainer.steps_done, loss, penalties)
+        self._before, self._last = self._last, (self._trainer.steps_done, loss, penalties)
         self._pending.append(self._last)
         if len(self._pending) >= CHECK_EVERY:
             self._check_losses()
@@ -123,18 +125,26 @@ class _LossWatch:
         return {"objective": float(loss)} | {f"penalty_{k}": float(v) for k, v in penalties.items()}
 
     def diverged(self, what: str) -> DivergedError:
-        if self._last is None:
-            return DivergedError(what, 0, math.nan, {})
-        step, loss, penalties = self._last
-        return DivergedError(what, step, float(loss), {k: float(v) for k, v in penalties.items()})
+        step, loss, penalties = self._last or (0, torch.tensor(math.nan), {})
+        before = self._before[2] if self._before else {}
+        return DivergedError(
+            what,
+            step,
+            float(loss),
+            {name: float(value) for name, value in penalties.items()},
+            {name: float(value) for name, value in before.items()},
+        )
 
     def _check_losses(self) -> None:
         if not self._pending:
             return
         finite = torch.isfinite(torch.stack([loss for _, loss, _ in self._pending])).tolist()
         if not all(finite):
-            self._last = self._pending[finite.index(False)]
+            index = finite.index(False)
+            self._before = self._pending[index - 1] if index else self._checked
+            self._last = self._pending[index]
             raise self.diverged("the loss is")
+        self._checked = self._pending[-1]
         self._pending.clear()
 
 

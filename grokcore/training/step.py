@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from grokcore.data.modular import Split
-from grokcore.errors import UsageError
+from grokcore.errors import UsageError, flag, require_finite
 from grokcore.heads import HeadInput, find_head
 from grokcore.interventions import Intervention, constrain_head, objective, penalties
 from grokcore.training.schedules import BatchOrder, cosine_factor, torch_seed, warmup_factor
@@ -37,9 +37,10 @@ class TrainingConfig:
     """Number of log-spaced steps at which everything is measured, besides step 0."""
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+                raise UsageError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
         if not 2 <= self.measurements <= 190:
             raise UsageError(f"--measurements must lie between 2 and 190, got {self.measurements}")
         if not self.learning_rate > 0:

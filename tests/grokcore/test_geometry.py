@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -32,7 +34,7 @@ def test_any_split_gives_the_direct_answer(scatter: str, seed: int, cuts: list[i
     bounds = [0, *sorted(cuts), 40]
     streamed = ClassMoments(4, 6, scatter=scatter)
     parts = []
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         streamed.update(features[low:high], labels[low:high])
         parts.append(ClassMoments(4, 6, scatter=scatter).update(features[low:high], labels[low:high]))
     merged = parts[0]
