@@ -85,8 +85,8 @@ def words(events: dict[str, Passing | None], last: dict[str, Any]) -> list[str]:
     if happened:
         groups: list[tuple[int, list[str]]] = []
         for step, after, name in happened:
-            # The same or the next measured interval cannot be told apart.
-            if groups and after <= groups[-1][0]:
+            # Two events between the same two measurements cannot be told apart.
+            if groups and after < groups[-1][0]:
                 groups[-1][1].append(name)
             else:
                 groups.append((step, [name]))
