@@ -65,6 +65,8 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
         predicted = {"color": GREEN, "lw": 1.2, "ls": ":", "label": "train, if collapsed: theory B1 at this gap"}
         _curve(panels["kappa"], record, "train_kappa_collapse_curve", **predicted)
         _titles(panels)
+        for axes in panels.values():
+            _start_at(axes, 0.001, [record])
         # Under collapse the prediction leaves the page; the measured curves set the scale.
         _limits_from(panels["kappa"], [record, *baselines], ("train_kappa", "test_kappa"))
         if baselines:
@@ -81,10 +83,10 @@ def arms_figure(records: Sequence[Record]) -> Figure:
     """Test accuracy, train CDNV and train kappa of every arm: a row for each family of arms (the word
     before the first underscore), the baseline in black in each; median and range over seeds."""
     arms = sorted({r.arm for r in records})
-    families = sorted({a.split("_")[0] for a in arms if a != "baseline"}) or ["baseline"]
+    families = sorted({a.split("_")[0] for a in arms if a != "baseline"}, reverse=True) or ["baseline"]
     columns = ("test_accuracy", "train_cdnv", "train_kappa")
     with rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 2.5 * len(families) + 0.4))
+        figure = Figure(figsize=(11, 2.4 * len(families) + 0.4))
         grid = figure.subplots(len(families), 3, sharex=True, sharey="col", squeeze=False)
         for family, row in zip(families, grid, strict=True):
             members = [a for a in arms if a.split("_")[0] == family and a != "baseline"]
@@ -98,12 +100,12 @@ def arms_figure(records: Sequence[Record]) -> Figure:
                 else:
                     axes.set_yscale("log")
             row[2].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-        for axes, title in zip(
-            grid[0], ("test accuracy", "CDNV, train", "relative flatness kappa of the head, train"), strict=True
-        ):
+        titles = ("test accuracy", "CDNV, train (low: collapsed)", "kappa of the head, train (low: flat)")
+        for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
         for axes in grid[-1]:
             axes.set_xlabel("optimiser step")
+            _start_at(axes, 0.01, records)
         seeds = sorted({r.config["seed"] for r in records})
         words = f"seeds {', '.join(map(str, seeds))}: median and range" if len(seeds) > 1 else f"seed {seeds[0]}"
         figure.suptitle(f"{_setting(records[0])}; {words}", fontsize=11)
@@ -145,6 +147,12 @@ def _band(axes: Axes, runs: Sequence[Record], column: str, colour: str, label: s
     axes.fill_between(steps[shown], low[shown], high[shown], color=colour, alpha=0.18, lw=0)
 
 
+def _start_at(axes: Axes, fraction: float, records: Sequence[Record]) -> None:
+    """Begin the log axis where something begins to happen."""
+    steps = max(record.config["training"]["steps"] for record in records)
+    axes.set_xlim(max(1, fraction * steps), steps * 1.15)
+
+
 def _limits_from(axes: Axes, records: Sequence[Record], columns: Sequence[str]) -> None:
     values = np.concatenate([r.column(name) for r in records for name in columns])
     values = values[np.isfinite(values) & (values > 0)]
@@ -163,7 +171,7 @@ def _mark_release(axes: Axes, record: Record) -> None:
 
 def _baseline_label(baselines: Sequence[Record]) -> str:
     seeds = ", ".join(str(b.config["seed"]) for b in baselines)
-    return f"recorded baseline, seed{'s' if len(baselines) > 1 else ''} {seeds}"
+    return f"recorded baseline,\nseed{'s' if len(baselines) > 1 else ''} {seeds}"
 
 
 def _setting(record: Record) -> str:
