@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.row import Row
 from experiments.grokking import PRESETS, build_model, measure_row, run_config, split_of
-from grokcore.data.modular import Split
+from grokcore.data.split import Split
 from grokcore.training.loop import train
 from grokcore.training.run_folder import RunFolder
 from grokcore.training.step import Trainer

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from torch import nn
 
 from experiments.arms import ARMS, arm_named
 from experiments.cli import parse, peek, run_command
+from experiments.naming import plain_data, variant
 from grokcore import DivergedError, Intervention, UsageError
-from grokcore.data.modular import Split, modular_arithmetic
+from grokcore.data.modular import modular_arithmetic
+from grokcore.data.split import Split
 from grokcore.errors import InterruptedRunError
 from grokcore.models.mlp import EmbeddingMLP
 from grokcore.training.figures import arms_figure, run_figure, save
@@ -105,6 +107,9 @@ class Command:
             raise UsageError("--threads and --checkpoint-every must be at least 1")
 
 
+PARTS = ("data", "model", "training", "intervention")
+"""The parts of a command that decide a run's result."""
+
 PRESETS = {"quick": Command(preset="quick", training=TrainingConfig(steps=10_000, measurements=64))}
 
 
@@ -115,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"unknown preset {chosen['preset']!r} (presets: {', '.join(PRESETS)})")
     arms = list(ARMS) if chosen["arm"] == "all" else [chosen["arm"]]
     commands = [_command_for(arm, chosen["preset"], argv) for arm in arms]
-    if chosen["arm"] == "all" and any(variant(c, "intervention") for c in commands):
+    if chosen["arm"] == "all" and any(command_variant(c, ["intervention"]) for c in commands):
         raise UsageError("--arm all takes each arm with its own coefficients; change them one arm at a time")
     for command in commands:
         command.intervention.release_step(command.training.steps)
@@ -227,41 +232,20 @@ def build_model(command: Command, split: Split, seed: int) -> nn.Module:
 
 def run_config(command: Command, seed: int) -> dict[str, Any]:
     """What decides the run's result, as plain data."""
-    parts = ("data", "model", "training", "intervention")
     config = {"experiment": "grokking", "preset": command.preset, "arm": command.arm, "seed": seed}
-    config |= {name: _plain(asdict(getattr(command, name))) for name in parts}
-    return config | {"variant": variant(command, *parts)}
+    config |= {part: plain_data(getattr(command, part)) for part in PARTS}
+    return config | {"variant": command_variant(command)}
 
 
-def variant(command: Command, *parts: str) -> list[str]:
-    """Each setting that differs from the arm's defaults, like ``at0.25`` for --release-at 0.25."""
+def command_variant(command: Command, parts: Sequence[str] = PARTS) -> list[str]:
+    """The settings that differ from the defaults of the command's arm and preset."""
     default = _defaults(command.arm, command.preset)
-    found = []
-    for part in parts:
-        mine, theirs = getattr(command, part), getattr(default, part)
-        for each in fields(mine):
-            value = getattr(mine, each.name)
-            if value != getattr(theirs, each.name):
-                found.append(SHORT.get(each.name, each.name.replace("_", "")) + _token(value))
-    return found
-
-
-SHORT = {"cdnv_weight": "lambda", "surrogate_weight": "lambda", "release_at": "at", "operation": ""}
-
-
-def _token(value: Any) -> str:
-    """A setting's value in a file name."""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text.replace("/", "over").replace("*", "times").replace("+", "plus").replace(" ", "")
+    return [token for part in parts for token in variant(getattr(command, part), getattr(default, part))]
 
 
 def _command_for(arm: str, preset: str, argv: Sequence[str]) -> Command:
     default = _defaults(arm, preset)
-    words = list(argv)
-    command = parse(default, words, "python -m experiments.grokking")
-    return replace(command, arm=arm)
+    return replace(parse(default, argv, "python -m experiments.grokking"), arm=arm)
 
 
 def _defaults(arm: str, preset: str) -> Command:
@@ -285,13 +269,6 @@ def _progress(row: dict[str, Any]) -> str:
         f"train {100 * row['train_accuracy']:.1f} % test {100 * row['test_accuracy']:.1f} % "
         f"kappa {row['train_kappa']:.3g} CDNV {row['train_cdnv']:.3g}"
     )
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as JSON gives them back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 if __name__ == "__main__":

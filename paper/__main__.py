@@ -15,10 +15,14 @@ from pathlib import Path
 
 from grokcore.errors import UsageError
 from grokcore.training.checkpoint import write_text_atomically
+from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.record import MAX_ROWS, read_record, read_records, record_of
 from grokcore.training.table import HEADER, comparison, markdown
 
 RESULTS = Path(__file__).parent / "results"
+FIGURES = Path(__file__).parent / "figures"
+SHOWN_RUN = ("grokking", "quick", "ncc_prevent", 0)
+"""The run whose own figure the README shows: experiment, preset, arm, seed."""
 
 
 def refresh(runs: Path, results: Path) -> int:
@@ -56,6 +60,25 @@ def tables(results: Path) -> dict[str, str]:
     return found
 
 
+def figures(results: Path, folder: Path) -> list[Path]:
+    """Draw all arms of each ``<experiment>/<preset>``, and the shown run; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for name in tables(results):
+        experiment, preset = name.split("/")
+        records = read_records(results, experiment, preset)
+        drawn.append(folder / f"{experiment}-{preset}-arms.png")
+        save(arms_figure(records), drawn[-1])
+        for record in records:
+            if (experiment, preset, record.arm, record.config["seed"]) == SHOWN_RUN:
+                baselines = [r for r in records if r.arm == "baseline"]
+                drawn.append(folder / f"{experiment}-{preset}-{record.arm}-seed{record.config['seed']}.png")
+                save(run_figure(record, baselines), drawn[-1])
+    if not drawn:
+        raise UsageError(f"there are no recorded results below {results}")
+    return drawn
+
+
 def write_tables(document: Path, results: Path) -> bool:
     """Replace what stands between ``<!-- table NAME -->`` and ``<!-- end -->``; True where it changed."""
     text = document.read_text(encoding="utf-8")
@@ -76,13 +99,19 @@ def main(argv: Sequence[str]) -> int:
     to_refresh.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     to_tables = commands.add_parser("tables", help="print the tables of the recorded results")
     to_tables.add_argument("--write", type=Path, metavar="FILE", help="put them between their markers in FILE")
+    to_figures = commands.add_parser("figures", help="draw the recorded results")
+    to_figures.add_argument("--out", type=Path, default=FIGURES, help="folder of figures")
     to_check = commands.add_parser("check", help="fail where a result file does not match its hash")
-    for command in (to_refresh, to_tables, to_check):
+    for command in (to_refresh, to_tables, to_figures, to_check):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     words = parser.parse_args(argv)
     if words.command == "refresh":
         count = refresh(words.runs, words.results)
         print(f"{count} result file{'' if count == 1 else 's'} written")
+        return 0
+    if words.command == "figures":
+        for path in figures(words.results, words.out):
+            print(path)
         return 0
     if words.command == "check":
         paths = sorted(words.results.rglob("*.json"))

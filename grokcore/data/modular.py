@@ -7,14 +7,12 @@ Division multiplies by the inverse mod p, so it needs a prime p and leaves out e
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from numpy.typing import NDArray
-from torch import Tensor
 
+from grokcore.data.split import Split
 from grokcore.errors import UsageError
 
 _ALIASES = {"+": "x+y", "-": "x-y", "*": "x*y", "/": "x/y", "add": "x+y", "sub": "x-y", "mul": "x*y"}
@@ -23,27 +21,6 @@ _MAX_EXPONENT = 1000
 _MAX_LENGTH = 200
 # Residues are multiplied as int64: p^2 must stay below 2^63; memory sets the real limit long before.
 _MAX_MODULUS = 5000
-
-
-@dataclass(frozen=True)
-class Split:
-    """A classification task: integer inputs (n, 2), labels (n,) in [0, num_classes)."""
-
-    train_inputs: Int[Tensor, "n_train 2"]
-    train_labels: Int[Tensor, " n_train"]
-    test_inputs: Int[Tensor, "n_test 2"]
-    test_labels: Int[Tensor, " n_test"]
-    num_classes: int
-
-    def to(self, device: torch.device | str) -> Split:
-        """The same split on another device."""
-        return Split(
-            self.train_inputs.to(device),
-            self.train_labels.to(device),
-            self.test_inputs.to(device),
-            self.test_labels.to(device),
-            self.num_classes,
-        )
 
 
 def modular_arithmetic(

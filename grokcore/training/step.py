@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokcore.data.modular import Split
+from grokcore.data.split import Split
 from grokcore.errors import UsageError, flag, require_finite
 from grokcore.heads import HeadInput, find_head
 from grokcore.interventions import Intervention, constrain_head, objective, penalties

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from experiments.arms import ARMS
-from experiments.grokking import PRESETS, build_model, main, split_of, variant
+from experiments.grokking import PRESETS, build_model, command_variant, main, split_of
 from grokcore import Intervention, cdnv, frobenius_surrogate, relative_flatness
 from grokcore.training.step import Trainer, TrainingConfig
 from tests.experiments.small import metrics, only_run, small
@@ -135,11 +135,11 @@ def test_release_switches_are_independent(switch: str) -> None:
 def test_variants_name_what_differs_from_the_arm() -> None:
     quick = PRESETS["quick"]
     release = replace(quick, arm="flatness_release", intervention=ARMS["flatness_release"].quick)
-    assert variant(release, "intervention", "training") == []
+    assert command_variant(release) == []
     changed = replace(release, intervention=replace(release.intervention, release_at=0.25))
-    assert variant(changed, "intervention", "training") == ["at0.25"]
+    assert command_variant(changed) == ["at0.25"]
     weighted = replace(release, intervention=replace(release.intervention, surrogate_weight=-1e-4))
-    assert variant(weighted, "intervention") == ["lambda-0.0001"]
+    assert command_variant(weighted) == ["surrogateweight-0.0001"]
 
 
 def test_surrogate_of_the_penalty_is_not_the_measured_one() -> None:

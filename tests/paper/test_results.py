@@ -108,6 +108,18 @@ def test_tables_are_written_between_their_markers(runs: Path, tmp_path: Path) ->
     assert not write_tables(document, tmp_path / "results")
 
 
+def test_figures_are_drawn_from_results_and_are_the_same_bytes_again(runs: Path, tmp_path: Path) -> None:
+    refresh(runs, tmp_path / "results")
+    flags = ["figures", "--results", str(tmp_path / "results"), "--out"]
+    assert paper([*flags, str(tmp_path / "a")]) == 0
+    assert paper([*flags, str(tmp_path / "b")]) == 0
+    (first,) = (tmp_path / "a").iterdir()
+    assert first.name == "grokking-quick-arms.png"
+    assert first.read_bytes() == (tmp_path / "b" / first.name).read_bytes()
+    with pytest.raises(UsageError, match="no recorded results"):
+        paper(["figures", "--results", str(tmp_path / "empty"), "--out", str(tmp_path / "c")])
+
+
 def only_run_of(runs: Path, arm: str) -> Path:
     (folder,) = runs.glob(f"grokking/{arm}/*")
     return folder

@@ -1,0 +1,28 @@
+"""How a run is named after what differs from its arm's defaults, and its config as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+SHORT = {"cdnv_weight": "lambda", "release_at": "at", "operation": ""}
+"""Field names that file names shorten; others lose their underscores."""
+
+
+def variant(mine: Any, default: Any) -> list[str]:
+    """Each field of a dataclass that differs from `default`, like ``at0.25`` for release_at = 0.25."""
+    names = [each.name for each in fields(mine) if getattr(mine, each.name) != getattr(default, each.name)]
+    return [SHORT.get(name, name.replace("_", "")) + _token(getattr(mine, name)) for name in names]
+
+
+def plain_data(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON gives it back: tuples are lists."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def _token(value: Any) -> str:
+    """A setting's value in a file name."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace("/", "over").replace("*", "times").replace("+", "plus").replace(" ", "")
