@@ -9,29 +9,28 @@ Machines are noisy and ratios hold: compare the ratio columns, not the times.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from benchmarks import training
 from benchmarks.row import Row, table
+from grokcore.commandline import OneLineParser, run_command
 from grokcore.training.provenance import device_words
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {"training": training.run}
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """The command line; exit code 0 whatever the numbers are."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser = OneLineParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    words = parser.parse_args()
+    words = parser.parse_args(argv)
     unknown = [name for name in words.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r} (benchmarks: {', '.join(BENCHMARKS)})")
@@ -49,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -1,22 +1,18 @@
-"""Command lines of the experiments: frozen dataclasses in, one-line errors out.
-
-Exit codes: 0 done, 1 the run itself failed (divergence), 2 bad input, 130 stopped by a signal.
-"""
+"""Command lines of the experiments: frozen dataclasses in, one-line errors out."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import difflib
 import io
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import tyro
 
-from grokcore.errors import DivergedError, InterruptedRunError, UsageError
+from grokcore.commandline import OneLineParser
+from grokcore.errors import UsageError
 
 T = TypeVar("T")
 
@@ -39,32 +35,11 @@ def parse(default: T, argv: Sequence[str], prog: str) -> T:
 
 def peek(argv: Sequence[str], **defaults: str) -> dict[str, str]:
     """The values of a few flags that other defaults depend on, read before the full parse."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", default=value)
-    try:
-        known, _ = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise UsageError(f"{error.argument_name}: {error.message}") from None
+    known, _ = parser.parse_known_args(list(argv))
     return dict(vars(known))
-
-
-def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> None:
-    """Run `main`, turn known errors into one line on stderr, and exit."""
-    try:
-        code = main(sys.argv[1:] if argv is None else argv)
-    except UsageError as error:
-        code = _fail(str(error), 2)
-    except DivergedError as error:
-        code = _fail(f"training diverged: {error}", 1)
-    except (InterruptedRunError, KeyboardInterrupt) as error:
-        code = _fail(f"{error or 'interrupted'}; the same command goes on from the last checkpoint", 130)
-    sys.exit(code)
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"error: {message}" if code != 130 else message, file=sys.stderr)
-    return code
 
 
 def _one_line(box: str, default: object) -> str:

@@ -23,9 +23,10 @@ import tyro
 from torch import nn
 
 from experiments.arms import ARMS, arm_named
-from experiments.cli import parse, peek, run_command
+from experiments.cli import parse, peek
 from experiments.naming import plain_data, variant
 from grokcore import DivergedError, Intervention, UsageError
+from grokcore.commandline import run_command
 from grokcore.data.modular import modular_arithmetic
 from grokcore.data.split import Split
 from grokcore.errors import InterruptedRunError

@@ -7,12 +7,11 @@ python -m paper tables --write README.md replace the tables between their marker
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from grokcore.commandline import OneLineParser, run_command
 from grokcore.errors import UsageError
 from grokcore.training.checkpoint import write_text_atomically
 from grokcore.training.figures import arms_figure, run_figure, save
@@ -93,7 +92,7 @@ def write_tables(document: Path, results: Path) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m paper")
+    parser = OneLineParser(prog="python -m paper")
     commands = parser.add_subparsers(dest="command", required=True)
     to_refresh = commands.add_parser("refresh", help="write result files from finished runs")
     to_refresh.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
@@ -130,8 +129,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UsageError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.cli import run_command
 from experiments.grokking import main
 from grokcore import UsageError
+from grokcore.commandline import run_command
 from tests.experiments.small import ENTRY, metrics, only_run, small
 
 

@@ -1,0 +1,39 @@
+"""What every command line here shares: one-line errors and exit codes.
+
+Exit codes: 0 done, 1 the work itself failed (divergence), 2 bad input, 130 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from grokcore.errors import DivergedError, InterruptedRunError, UsageError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are UsageErrors, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing and leaving."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run `main`, turn known errors into one line on stderr, and exit."""
+    try:
+        code = main(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        code = _fail(f"error: {error}", 2)
+    except DivergedError as error:
+        code = _fail(f"error: training diverged: {error}", 1)
+    except (InterruptedRunError, KeyboardInterrupt) as error:
+        code = _fail(f"{error or 'interrupted'}; the same command goes on from the last checkpoint", 130)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return code

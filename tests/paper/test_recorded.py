@@ -1,0 +1,89 @@
+"""The recorded results that ship: what the README says of them is true of the files."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.arms import ARMS
+from experiments.naming import plain_data
+from grokcore.commandline import run_command
+from grokcore.training.milestones import summarise, value_at
+from grokcore.training.provenance import ROOT
+from grokcore.training.record import Record, read_records
+from paper.__main__ import RESULTS, main, write_tables
+
+SEEDS = (0, 1, 2)
+TARGETS = {
+    "ncc_encourage": ("train_cdnv", "lower"),
+    "ncc_prevent": ("train_cdnv", "higher"),
+    "flatness_encourage": ("train_kappa", "lower"),
+    "flatness_prevent": ("train_kappa", "higher"),
+    "flatness_prevent_exact": ("train_kappa", "higher"),
+}
+
+
+@cache
+def recorded() -> dict[tuple[str, int], Record]:
+    return {(r.arm, r.config["seed"]): r for r in read_records(RESULTS, "grokking", "quick")}
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_arm_is_recorded_with_its_coefficients(arm: str, seed: int) -> None:
+    record = recorded()[arm, seed]
+    assert record.config["intervention"] == plain_data(ARMS[arm].quick)
+    assert record.final("step") == record.config["training"]["steps"]
+    assert len(record.rows) >= 61
+    assert not record.commit.endswith("-dirty")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_baseline_is_real_grokking(seed: int) -> None:
+    record = recorded()["baseline", seed]
+    assert record.summary["train_99"]["step"] < record.summary["test_95"]["after"] / 3
+    assert record.final("test_accuracy") > 0.95
+
+
+@pytest.mark.parametrize("arm", list(TARGETS))
+@pytest.mark.parametrize("seed", SEEDS)
+def test_each_arm_moves_its_target_threefold(arm: str, seed: int) -> None:
+    column, direction = TARGETS[arm]
+
+    def at_3000(record: Record) -> float:
+        return value_at(record.column("step").astype(np.int64), record.column(column), 3000)
+
+    factor = at_3000(recorded()[arm, seed]) / at_3000(recorded()["baseline", seed])
+    assert (factor if direction == "higher" else 1 / factor) >= 3
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_the_summary_follows_from_the_rows(arm: str) -> None:
+    record = recorded()[arm, 0]
+    rows = [dict(zip(record.columns, row, strict=True)) for row in record.rows]
+    filled = [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
+    again = summarise(filled)
+    for event in ("train_99", "test_95", "test_99", "train_kappa_half", "train_cdnv_half"):
+        assert again[event] == record.summary[event]
+    assert again["words"] == record.summary["words"]
+
+
+def test_the_readmes_table_is_that_of_the_results(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", copy)
+    assert not write_tables(copy, RESULTS), "run: python -m paper tables --write README.md"
+    assert "| ncc_prevent |" in copy.read_text()
+
+
+@pytest.mark.parametrize("words", [["bogus"], [], ["refresh", "--runs"], ["refresh", "--runs", "nowhere"]])
+def test_bad_words_get_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        run_command(main, words)
+    said = capsys.readouterr().err.strip()
+    assert leaving.value.code == 2
+    assert said.startswith("error: ")
+    assert "\n" not in said
