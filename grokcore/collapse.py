@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokcore.geometry import ClassMoments
+from grokcore.errors import NonFiniteError
+from grokcore.geometry import ClassMoments, coincide, squared_distances
 
 NAN = float("nan")
 
@@ -55,6 +56,7 @@ class CollapseReport:
 
 
 METRICS = tuple(name for name in CollapseReport.__dataclass_fields__ if name != "reasons")
+_CLOSEST = 1e-6
 _NEED_SIMPLEX = ("nc2_equiangle", "nc2_etf", "nc3_duality")
 
 
@@ -97,16 +99,16 @@ def collapse_report(
         reasons |= dict.fromkeys(("rnc1_sup", "rnc1_mean"), "all features are zero")
 
     pairs = _pair_mask(num_classes, centred.device)
-    exact = "donot_use_mm_for_euclid_dist"  # the Gram form loses digits where two means nearly coincide
-    distances = torch.cdist(centred, centred, compute_mode=exact).square()[pairs]
+    distances = squared_distances(centred)[pairs]
+    floor = (8 * torch.finfo(torch.float64).eps) ** 2 * float(moments.means.square().sum(dim=1).max())
     values["squared_mean_distance"] = float(distances.mean())
-    if float(distances.min()) > 0:
+    if float(distances.min()) > floor:
         sums = (variances[:, None] + variances[None, :])[pairs]
         values["cdnv"] = float((sums / (2 * distances)).mean())
     else:
         reasons["cdnv"] = "two class means coincide"
 
-    if trace_between > 0:
+    if not coincide(moments.means):
         values["nc1_trace_ratio"] = trace_within / trace_between
         values["nc1_papyan"] = _papyan(moments.within_covariance(), centred)
         values["global_mean_ratio"] = float(moments.means.mean(dim=0).norm()) / math.sqrt(trace_between)
@@ -114,8 +116,8 @@ def collapse_report(
         values["nc2_equinorm"] = float(norms.std(correction=0) / norms.mean())
         _simplex_metrics(centred, weight, values, reasons)
     else:
-        coincide = ("nc1_trace_ratio", "nc1_papyan", "global_mean_ratio", "nc2_equinorm", *_NEED_SIMPLEX)
-        reasons |= dict.fromkeys(coincide, "all class means coincide")
+        lost = ("nc1_trace_ratio", "nc1_papyan", "global_mean_ratio", "nc2_equinorm", *_NEED_SIMPLEX)
+        reasons |= dict.fromkeys(lost, "all class means coincide")
     return CollapseReport(**values, reasons=reasons)
 
 
@@ -136,6 +138,8 @@ def _simplex_metrics(centred: Tensor, weight: Tensor | None, values: dict[str, f
         reasons["nc2_equiangle"] = "a class mean equals the global mean"
     if weight is None:
         reasons["nc3_duality"] = "no head weight given"
+    elif not bool(torch.isfinite(weight).all()):
+        reasons["nc3_duality"] = "the head's weight holds NaN or infinity"
     elif float(weight.norm()) == 0:
         reasons["nc3_duality"] = "the head's weight is zero"
     else:
@@ -167,8 +171,9 @@ def cdnv(
         num_classes: K; if not given it is read off the labels, which waits for the device.
 
     Returns:
-        A scalar, 0 with zero gradient where fewer than two classes are present; infinite where two class
-        means of the batch coincide.
+        A scalar, 0 with zero gradient where fewer than two classes are present. Two means closer than 1e-6
+        of the root mean square distance of the means count as that far apart and get no gradient from
+        their distance, so that a batch in which two means coincide gives a large, finite number.
     """
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if labels.numel() else 2
@@ -176,17 +181,20 @@ def cdnv(
     labels = labels.long()
     counts = wide.new_zeros(num_classes).index_add_(0, labels, wide.new_ones(len(labels)))
     share = counts.clamp_min(1)
-    # A common shift changes nothing and keeps the Gram form of the distances accurate.
+    # A common shift changes nothing and keeps float32 accurate.
     wide = wide - wide.detach().mean(dim=0)
     means = wide.new_zeros(num_classes, wide.shape[1]).index_add(0, labels, wide) / share[:, None]
     squares = (wide - means.index_select(0, labels)).square().sum(dim=1)
-    variances = wide.new_zeros(num_classes).index_add(0, labels, squares) / share
+    variances = wide.new_zeros(num_classes).index_add(0, labels, squares).double() / share
     # Masks as numbers: boolean broadcasts cost more than everything else here.
-    present = (counts > 0).to(wide.dtype)
-    pairs = torch.outer(present, present) * (1 - torch.eye(num_classes, dtype=wide.dtype, device=wide.device))
-    inverse = pairs / torch.lerp(torch.ones_like(pairs), _squared_distances(means), pairs)
+    present = (counts > 0).double()
+    pairs = torch.outer(present, present) * (1 - torch.eye(num_classes, dtype=torch.float64, device=wide.device))
+    distances = squared_distances(means)
+    # The floor keeps the value and its gradient finite where two means of the batch coincide.
+    floor = _CLOSEST**2 * (distances.detach() * pairs).sum() / pairs.sum().clamp_min(1) + 1e-30
+    inverse = pairs / torch.maximum(distances, floor)
     # Over ordered pairs the sum of (V_c + V_c') / (2 d^2) is the sum of V_c / d^2.
-    return torch.dot(variances, inverse.sum(dim=1)) / pairs.sum().clamp_min(1)
+    return (torch.dot(variances, inverse.sum(dim=1)) / pairs.sum().clamp_min(1)).to(wide.dtype)
 
 
 @torch.no_grad()
@@ -207,6 +215,8 @@ def nearest_mean_agreement(
     """
     if features.shape[0] == 0:
         raise ValueError("the agreement over no samples is undefined")
+    if not all(bool(torch.isfinite(x).all()) for x in (features, weight, means)):
+        raise NonFiniteError("the features, the head or the means hold NaN or infinity")
     predicted = torch.nn.functional.linear(features, weight, bias).argmax(dim=1)
     return float((predicted == nearest_mean(features, means)).double().mean())
 
@@ -218,12 +228,6 @@ def nearest_mean(features: Float[Tensor, "n m"], means: Float[Tensor, "K m"]) ->
     centred = means - means.mean(dim=0)
     offset = centred.square().sum(dim=1) / 2 + centred @ means.mean(dim=0)
     return torch.addmm(-offset, features.double(), centred.T).argmax(dim=1)
-
-
-def _squared_distances(means: Tensor) -> Tensor:
-    """(K, K) squared distances in Gram form; centre the rows first."""
-    norms = means.square().sum(dim=1)
-    return norms[:, None] + norms[None, :] - 2 * means @ means.T
 
 
 def _pair_mask(num_classes: int, device: torch.device) -> Tensor:

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokcore.geometry import squared_distances
+
 Loss = Literal["cross_entropy", "squared"]
 Reduction = Literal["mean", "sum", "none"]
 
@@ -49,7 +51,8 @@ def relative_flatness(
         ValueError: an unknown loss or reduction, no samples, or shapes that do not fit.
 
     Accuracy: the variance is taken as (1/2) sum_{s,t} p_s p_t ||w_s - w_t||^2, a sum of non-negative terms,
-    so nothing cancels however large the logit gaps are.
+    so nothing cancels however large the logit gaps are. Rows closer to each other than 1e-6 of the largest
+    centred row lose digits where a gradient is asked for (:func:`grokcore.geometry.squared_distances`).
 
     Source: Petzka et al. 2021 (definition); theory.md A2 (closed form).
     """
@@ -62,7 +65,7 @@ def relative_flatness(
     squared_norm = features.square().sum(dim=1)
     if loss == "cross_entropy":
         probabilities = torch.softmax(_logits(features, weight, bias), dim=1)
-        values = squared_norm * row_variance(probabilities, row_distances(weight))
+        values = squared_norm * row_variance(probabilities, squared_distances(weight).to(probabilities.dtype))
     elif loss == "squared":
         values = squared_norm * weight.square().sum()
     else:
@@ -95,6 +98,8 @@ def frobenius_surrogate(
 
     Source: the public code of "Flatness is Necessary, Neural Collapse is Not" (NeurIPS 2025).
     """
+    if features.shape[0] == 0:
+        raise ValueError("the surrogate of no samples is undefined")
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     impurity = gini_impurity(torch.softmax(_logits(features, weight, bias) / temperature, dim=1))
@@ -125,18 +130,8 @@ def _logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.nn.functional.linear(features, weight, bias)
 
 
-def row_distances(weight: Float[Tensor, "K m"]) -> Float[Tensor, "K K"]:
-    """||w_s - w_t||^2 of all pairs of rows, with an exact zero diagonal."""
-    # Centred rows keep the Gram form accurate when the rows share a large offset.
-    rows = weight - weight.mean(dim=0)
-    norms = rows.square().sum(dim=1)
-    distances = (norms[:, None] + norms[None, :] - 2 * rows @ rows.T).clamp_min(0)
-    # Rounding on the diagonal would swamp a confident sample's variance: p_max^2 multiplies it.
-    return distances * (1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
-
-
 def row_variance(probabilities: Float[Tensor, "n K"], distances: Float[Tensor, "K K"]) -> Float[Tensor, " n"]:
-    """Var_{s ~ p_i}(w_s) from softmax probabilities and :func:`row_distances`, shape (n,)."""
+    """Var_{s ~ p_i}(w_s) from softmax probabilities and the rows' squared distances, shape (n,)."""
     return ((probabilities @ distances) * probabilities).sum(dim=1) / 2
 
 

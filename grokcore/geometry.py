@@ -142,3 +142,26 @@ class ClassMoments:
         if self.counts.device != device:
             for name in ("counts", "means", "within", "scatter_sum", "norm_sum", "norm_max"):
                 setattr(self, name, getattr(self, name).to(device))
+
+
+def squared_distances(rows: Float[Tensor, "K m"]) -> Float[Tensor, "K K"]:
+    """||r_s - r_t||^2 of all pairs of rows, in float64, with an exact zero diagonal.
+
+    Without gradients the differences are taken directly: every digit holds however close two rows are.
+    With gradients the Gram form of the centred rows is used, several times faster to differentiate; its
+    absolute error is of the order 1e-16 times the largest squared norm of a centred row.
+    """
+    centred = rows.double() - rows.detach().double().mean(dim=0)
+    if not (torch.is_grad_enabled() and rows.requires_grad):
+        return torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist").square()
+    norms = centred.square().sum(dim=1)
+    distances = (norms[:, None] + norms[None, :] - 2 * centred @ centred.T).clamp_min(0)
+    # Rounding on the diagonal would swamp a confident sample's variance, where p_max^2 multiplies it.
+    return distances * (1 - torch.eye(len(rows), dtype=torch.float64, device=rows.device))
+
+
+def coincide(means: Float[Tensor, "K m"]) -> bool:
+    """Whether the rows are equal up to the rounding of float64."""
+    centred = means - means.mean(dim=0)
+    floor = 8 * torch.finfo(torch.float64).eps * float(means.norm())
+    return float(centred.norm()) <= floor

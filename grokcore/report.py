@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from grokcore.collapse import CollapseReport, collapse_report, nearest_mean
 from grokcore.errors import NonFiniteError
-from grokcore.flatness import gini_impurity, row_distances, row_variance
-from grokcore.geometry import ClassMoments
+from grokcore.flatness import gini_impurity, row_variance
+from grokcore.geometry import ClassMoments, coincide, squared_distances
 from grokcore.heads import HeadInput, find_head
 
 
@@ -97,7 +97,7 @@ def measure(
     Raises:
         UsageError: no such head, or not linear.
         ValueError: an empty loader, labels outside [0, K), features that are not (n, m).
-        NonFiniteError: NaN or infinity in the features, with the batch's number.
+        NonFiniteError: NaN or infinity in the features, with the batch's number, or in the head.
 
     Memory: without a reference the features are kept until the end, n m numbers in the model's dtype, for
     NC4 about the samples' own means.
@@ -105,10 +105,13 @@ def measure(
     layer = find_head(model, head)
     weight = layer.weight.detach().double()
     bias = None if layer.bias is None else layer.bias.detach().double()
+    if not all(bool(torch.isfinite(p).all()) for p in (weight, bias) if p is not None):
+        raise NonFiniteError(f"the head {head!r} holds NaN or infinity")
     target = torch.device(device) if device is not None else layer.weight.device
     num_classes, num_features = weight.shape
     moments = ClassMoments(num_classes, num_features)
-    distances, squared_head = row_distances(weight), weight.square().sum()
+    weight, bias = weight.to(target), None if bias is None else bias.to(target)
+    distances, squared_head = squared_distances(weight), weight.square().sum()
     about = reference.moments if isinstance(reference, Report) else reference
     means = None if about is None or about.absent else about.means.to(target)
     sums = torch.zeros(5, dtype=torch.float64, device=target)
@@ -199,7 +202,7 @@ def _about_means(agree: int, moments: ClassMoments, about: ClassMoments) -> tupl
     spread = float((moments.within.sum() + shift) / moments.counts.sum())
     between = float((means - means.mean(dim=0)).square().sum(dim=1).mean())
     nc4 = agree / moments.total
-    if between == 0:
+    if coincide(means):
         return nc4, nan, {"variance_ratio": "all class means coincide"}
     return nc4, spread / between, {}
 
