@@ -8,7 +8,7 @@ PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
   && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 
-.PHONY: help grokking test check benchmarks clean
+.PHONY: help grokking test check benchmarks clean FORCE
 
 help:
 	@echo 'make grokking    set up $(VENV) and run: python -m experiments.grokking --arm $(ARM)'
@@ -18,31 +18,35 @@ help:
 	@echo 'make clean       remove $(VENV); runs/ stays'
 	@echo "options: ARM=baseline, VENV=path, TORCH='torch>=2.6' (default $(TORCH))"
 
-# The stamps record what is installed; a changed pyproject.toml installs again.
-$(BIN)/.installed: pyproject.toml
+# The stamps record what is installed; another TORCH or a changed pyproject.toml installs again.
+$(VENV)/.torch: FORCE
+	@mkdir -p $(VENV)
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	@test -n "$(PYTHON)" || { echo 'error: no Python >= 3.11 with venv on the PATH' >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-$(BIN)/.installed-dev: $(BIN)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-grokking: $(BIN)/.installed
+grokking: $(VENV)/.installed
 	$(BIN)/python -m experiments.grokking --arm $(ARM)
 
-test: $(BIN)/.installed-dev
+test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
-check: $(BIN)/.installed-dev
+check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m paper check
 
-benchmarks: $(BIN)/.installed
+benchmarks: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
 clean:

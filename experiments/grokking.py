@@ -70,8 +70,8 @@ class ModelConfig:
     """Give the head a bias."""
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.embedding, *self.hidden) < 1:
-            raise UsageError("--embedding and --hidden must be positive")
+        if not self.hidden or min(self.embedding, *self.hidden) < 1 or max(self.embedding, *self.hidden) > 65_536:
+            raise UsageError("--embedding and --hidden take widths from 1 to 65536")
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,12 @@ class Command:
     intervention: tyro.conf.OmitArgPrefixes[Intervention] = field(default_factory=Intervention)
 
     def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0:
-            raise UsageError("--seeds takes one or more numbers that are not negative")
-        if self.threads < 1 or self.checkpoint_every < 1:
-            raise UsageError("--threads and --checkpoint-every must be at least 1")
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError("--seeds takes one or more different numbers from 0 to 4294967295")
+        if not 1 <= self.threads <= 1024:
+            raise UsageError(f"--threads must lie between 1 and 1024, got {self.threads}")
+        if self.checkpoint_every < 1:
+            raise UsageError(f"--checkpoint-every must be at least 1, got {self.checkpoint_every}")
 
 
 PARTS = ("data", "model", "training", "intervention")
@@ -153,6 +155,7 @@ def run_one(command: Command, seed: int, device: torch.device) -> Record:
     torch.use_deterministic_algorithms(True)
     split = split_of(command.data, seed).to(device)
     config = run_config(command, seed)
+    baselines = comparable_baselines(config, command.results)
     with RunFolder(command.runs, config, origin(device, command.threads), fresh=command.fresh) as folder:
         if folder.summary is None:
             model = build_model(command, split, seed).to(device)
@@ -167,34 +170,39 @@ def run_one(command: Command, seed: int, device: torch.device) -> Record:
                     progress=_progress,
                 )
             except (DivergedError, InterruptedRunError):
-                _draw(folder, command.results)  # it shows how far the run came
+                _draw(folder, baselines)  # it shows how far the run came
                 raise
             folder.finish(summarise(rows))
-            _draw(folder, command.results)
         else:
             print(f"{command.arm}, seed {seed}: finished before in {folder.path} (--fresh starts anew)")
-        record = record_of(folder.path)
+        record = _draw(folder, baselines)
         for sentence in record.summary["words"]:
             print(f"  {sentence}")
-        print(f"  figure: {folder.path / 'figure.png'}")
+        if (folder.path / "figure.png").exists():
+            print(f"  figure: {folder.path / 'figure.png'}")
         return record
 
 
-def _draw(folder: RunFolder, results: Path) -> None:
+def _draw(folder: RunFolder, baselines: Sequence[Record]) -> Record:
     record = record_of(folder.path)
     if len(record.rows) > 2:  # fewer make no curve
-        save(run_figure(record, comparable_baselines(record, results)), folder.path / "figure.png")
+        save(run_figure(record, baselines), folder.path / "figure.png")
+    return record
 
 
-def comparable_baselines(record: Record, results: Path) -> list[Record]:
-    """Recorded baseline runs that differ from `record` in nothing but the arm and the seed."""
-    if record.arm == "baseline":
+def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
+    """Recorded baseline runs that differ from a run's config in nothing but the arm and the seed."""
+    if not results.is_dir():
+        raise UsageError(f"--results: there is no folder {results}")
+    if config["arm"] == "baseline":
         return []
     same = ("data", "model", "training")
     return [
         baseline
-        for baseline in read_records(results, "grokking", record.config["preset"])
-        if baseline.arm == "baseline" and all(baseline.config[k] == record.config[k] for k in same)
+        for baseline in read_records(results, "grokking", config["preset"])
+        if baseline.config["arm"] == "baseline"
+        and baseline.config["intervention"] == plain_data(Intervention())
+        and all(baseline.config[k] == config[k] for k in same)
     ]
 
 

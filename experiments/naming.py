@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -25,4 +26,6 @@ def _token(value: Any) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value))
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text.replace("/", "over").replace("*", "times").replace("+", "plus").replace(" ", "")
+    token = text.replace("/", "over").replace("*", "times").replace("+", "plus").replace(" ", "")
+    # A file's name has room for about 255 characters.
+    return token if len(token) <= 60 else hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -30,7 +30,12 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     except DivergedError as error:
         code = _fail(f"error: training diverged: {error}", 1)
     except (InterruptedRunError, KeyboardInterrupt) as error:
-        code = _fail(f"{error or 'interrupted'}; the same command goes on from the last checkpoint", 130)
+        words = f"{str(error) or 'interrupted'}; the same command (without --fresh) goes on from the last checkpoint"
+        code = _fail(words, 130)
+    except OSError as error:
+        code = _fail(f"error: {error.filename or 'the file system'}: {error.strerror or error}", 2)
+    except UnicodeError as error:
+        code = _fail(f"error: a file is not text: {error}", 2)
     sys.exit(code)
 
 

@@ -57,3 +57,12 @@ def require_finite(config: Any) -> None:
         value = getattr(config, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{flag(field.name)} must be a finite number, got {value}")
+
+
+def without_nan(value: Any) -> Any:
+    """Nested plain data with None for each float that is not finite: JSON has no word for those."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from grokcore.collapse import CollapseReport, collapse_report, nearest_mean
-from grokcore.errors import NonFiniteError
+from grokcore.errors import NonFiniteError, without_nan
 from grokcore.flatness import gini_impurity, row_variance
 from grokcore.geometry import ClassMoments, coincide, squared_distances
 from grokcore.heads import HeadInput, find_head
@@ -59,7 +58,7 @@ class Report:
 
     def to_json(self) -> str:
         """The dict as JSON, NaN as null (its reason stays)."""
-        return json.dumps(_without_nan(self.to_dict()), indent=2, allow_nan=False)
+        return json.dumps(without_nan(self.to_dict()), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
         own = {k: v for k, v in self.to_dict().items() if isinstance(v, (int, float))}
@@ -205,9 +204,3 @@ def _about_means(agree: int, moments: ClassMoments, about: ClassMoments) -> tupl
     if coincide(means):
         return nc4, nan, {"variance_ratio": "all class means coincide"}
     return nc4, spread / between, {}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -117,6 +117,8 @@ def main(argv: Sequence[str]) -> int:
         for path in paths:
             if read_record(path).path != path.relative_to(words.results):
                 raise UsageError(f"{path} holds the result of {read_record(path).path}")
+        if not paths:
+            raise UsageError(f"there are no recorded results below {words.results}")
         print(f"{len(paths)} result files match their hashes")
         return 0
     if words.write is not None:

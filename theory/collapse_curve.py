@@ -43,9 +43,13 @@ def kappa_at_collapse(gap: Values, num_classes: int, gamma: Values = 0.0) -> NDA
     """
     k, delta = num_classes, np.asarray(gap, dtype=np.float64)
     factor = (1 + np.asarray(gamma, dtype=np.float64) ** 2) * (k - 1) / k
-    return np.asarray(factor * delta**2 * softmax_impurity(delta, k))
+    impurity = softmax_impurity(delta, k)
+    # An infinite gap has impurity 0 exactly, and the exponential beats the square.
+    return np.asarray(factor * np.where(impurity > 0, delta, 0.0) ** 2 * impurity)
 
 
 def gap_of_loss(loss: Values, num_classes: int) -> NDArray[np.float64]:
     """Delta = log((K-1) / (e^eps - 1)): the gap at which collapse has mean cross-entropy eps (nats)."""
-    return np.asarray(np.log(num_classes - 1) - np.log(np.expm1(np.asarray(loss, dtype=np.float64))))
+    eps = np.asarray(loss, dtype=np.float64)
+    # log(e^eps - 1) = eps + log(1 - e^-eps), which overflows at no loss.
+    return np.asarray(np.log(num_classes - 1) - eps - np.log(-np.expm1(-eps)))

@@ -7,6 +7,7 @@ Division multiplies by the inverse mod p, so it needs a prime p and leaves out e
 from __future__ import annotations
 
 import ast
+import warnings
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ _ALIASES = {"+": "x+y", "-": "x-y", "*": "x*y", "/": "x/y", "add": "x+y", "sub":
 _ALIASES |= {"div": "x/y"}
 _MAX_EXPONENT = 1000
 _MAX_LENGTH = 200
-# Residues are multiplied as int64: p^2 must stay below 2^63; memory sets the real limit long before.
-_MAX_MODULUS = 5000
+# All p^2 equations are held in memory: 10^8 of them take several GB.
+_MAX_MODULUS = 10_007
 
 
 def modular_arithmetic(
@@ -95,7 +96,9 @@ def _parse(operation: str) -> ast.expr:
     if len(text) > _MAX_LENGTH:
         raise UsageError(f"the operation is longer than {_MAX_LENGTH} characters")
     try:
-        tree = ast.parse(text.replace("^", "**").replace("\u00d7", "*"), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text.replace("^", "**").replace("\u00d7", "*"), mode="eval").body
     except (SyntaxError, ValueError):
         raise UsageError(f"cannot read the operation {operation!r}; write it like x+y or x^2+x*y") from None
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

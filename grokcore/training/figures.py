@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from grokcore.training.record import Record
+from grokcore.training.record import Record, by_arm
 
 # Okabe and Ito's palette: told apart with any common colour vision.
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
@@ -38,7 +39,8 @@ GREY = "0.72"
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG in one move, without a date in it: the same curves give the same bytes."""
     buffer = io.BytesIO()
-    with rc_context(STYLE):
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # curves without a positive value on a log axis
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(buffer.getvalue())
@@ -82,7 +84,8 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
 def arms_figure(records: Sequence[Record]) -> Figure:
     """Test accuracy, train CDNV and train kappa of every arm: a row for each family of arms (the word
     before the first underscore), the baseline in black in each; median and range over seeds."""
-    arms = sorted({r.arm for r in records})
+    runs = by_arm(records)
+    arms = sorted(runs)
     families = sorted({a.split("_")[0] for a in arms if a != "baseline"}, reverse=True) or ["baseline"]
     columns = ("test_accuracy", "train_cdnv", "train_kappa")
     with rc_context(STYLE):
@@ -91,9 +94,9 @@ def arms_figure(records: Sequence[Record]) -> Figure:
         for family, row in zip(families, grid, strict=True):
             members = [a for a in arms if a.split("_")[0] == family and a != "baseline"]
             for axes, column in zip(row, columns, strict=True):
-                _band(axes, [r for r in records if r.arm == "baseline"], column, "black", "baseline")
+                _band(axes, runs.get("baseline", []), column, "black", "baseline")
                 for arm, colour in zip(members, (BLUE, ORANGE, GREEN, PINK, SKY) * 9, strict=False):
-                    _band(axes, [r for r in records if r.arm == arm], column, colour, arm)
+                    _band(axes, runs[arm], column, colour, arm)
                 axes.set_xscale("log")
                 if column == "test_accuracy":
                     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -90,7 +90,7 @@ def train(
                 record()
             if step % checkpoint_every == 0 or step == steps or stop.requested:
                 save()
-            if stop.requested and step < steps:
+            if stop.requested:
                 raise InterruptedRunError(step)
     return folder.rows()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,16 @@ class Record:
         return path
 
 
+def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by their arm and those of its variants that not all records share, each list by seed."""
+    shared = set.intersection(*(set(record.config["variant"]) for record in records)) if records else set()
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.config["seed"]):
+        variant = [token for token in record.config["variant"] if token not in shared]
+        found.setdefault("+".join([record.config["arm"], *variant]), []).append(record)
+    return found
+
+
 def read_record(path: Path) -> Record:
     """Read a recorded result.
 
@@ -113,6 +123,8 @@ def record_of(folder: Path) -> Record:
         origin = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         finished = folder / "summary.json"
         summary = json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else {}
+        if finished.exists() and not isinstance(summary.get("words"), list):
+            raise UsageError(f"{finished} is no summary")
         dicts = read_rows(folder / "metrics.jsonl")
         config = origin["config"]
         record = Record(
@@ -120,18 +132,20 @@ def record_of(folder: Path) -> Record:
             run_id=origin["run_id"],
             versions=origin["versions"],
             device=origin["device"],
-            commit=origin["commit"],
+            commit=", then ".join(dict.fromkeys(each["commit"] for each in (origin, *origin.get("later", [])))),
             wall_s=float(dicts[-1]["wall_s"]) if dicts else 0.0,
             columns=(columns := _columns(dicts)),
             rows=[[row.get(name) for name in columns] for row in dicts],
             summary=summary,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(f"{folder} is not a run folder ({type(error).__name__}: {error})") from None
     if run_id(config) != record.run_id:
         raise UsageError(f"{folder}: the config does not belong to the run's id")
     if summary and (not dicts or dicts[-1]["step"] != config["training"]["steps"]):
-        raise UsageError(f"{folder} calls itself finished and has no row for its last step")
+        raise UsageError(f"{folder} calls itself finished and lacks a summary or the row of its last step")
     return record
 
 

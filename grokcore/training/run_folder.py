@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from grokcore.errors import ResourceBusyError, UsageError
+from grokcore.errors import ResourceBusyError, UsageError, without_nan
 from grokcore.training.checkpoint import load_checkpoint, save_checkpoint, write_text_atomically
 
 RESULT_VERSION = 1
@@ -45,18 +45,19 @@ class RunFolder:
     def __init__(self, root: Path, config: dict[str, Any], origin: dict[str, Any], *, fresh: bool = False) -> None:
         self.config, self.origin, self.run_id = config, origin, run_id(config)
         parent = root / config["experiment"] / config["arm"]
-        self.path = _choose(parent, f"seed{config['seed']}-{self.run_id}", fresh)
+        self._parent, self._fresh = parent, fresh
         self._metrics_bytes = 0
 
     def __enter__(self) -> RunFolder:
         try:
+            self.path = _choose(self._parent, f"seed{self.config['seed']}-{self.run_id}", self._fresh)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ResourceBusyError(f"another process is working in {self.path}") from None
         except OSError as error:
-            raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from None
+            raise UsageError(f"cannot write to {error.filename}: {error.strerror or error}") from None
         try:
             self._check_config()
         except BaseException:
@@ -79,12 +80,27 @@ class RunFolder:
         if stored.get("config") != self.config:
             keys = ", ".join(_differences(stored.get("config"), self.config))
             raise UsageError(f"{path} holds another config than this command (differs in: {keys})")
+        self._note_origin(stored)
+
+    def _note_origin(self, stored: dict[str, Any]) -> None:
+        """Keep where each part of a run came from, where that changed between sessions."""
+        later = stored.get("later", [])
+        known = later[-1] if later else {key: stored.get(key) for key in self.origin}
+        if known != self.origin and not (self.path / "summary.json").exists():
+            self._write_json("config.json", stored | {"later": [*later, self.origin]})
+            changed = ", ".join(key for key in self.origin if known.get(key) != self.origin[key])
+            print(f"note: {self.path} was begun with another {changed}; bit-for-bit equality needs the same")
 
     @property
     def summary(self) -> dict[str, Any] | None:
         """The finished run's summary; None while it is not finished."""
         path = self.path / "summary.json"
-        return _read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        summary = _read_json(path)
+        if not isinstance(summary.get("words"), list):
+            raise UsageError(f"{path} is damaged; put it back, or start anew with --fresh")
+        return summary
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary: the mark of a finished run."""
@@ -94,9 +110,11 @@ class RunFolder:
         """The last checkpoint's state, with metrics.jsonl cut back to it; None (and no metrics) without."""
         path, metrics = self.path / "checkpoint.pt", self.path / "metrics.jsonl"
         state = load_checkpoint(path) if path.exists() else None
-        if state is not None and state["run_id"] != self.run_id:
+        if state is None and len(self.rows()) > 1:
+            raise UsageError(f"{metrics} has rows and {path} is missing; put it back, or start anew with --fresh")
+        if state is not None and state.get("run_id") != self.run_id:
             raise UsageError(
-                f"{path} belongs to run {state['run_id']}, not {self.run_id}; nothing was changed: "
+                f"{path} belongs to run {state.get('run_id')}, not {self.run_id}; nothing was changed: "
                 "put the right one back, or start anew beside it with --fresh"
             )
         self._metrics_bytes = 0 if state is None else state["metrics_bytes"]
@@ -114,8 +132,7 @@ class RunFolder:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row of metrics, on disk when this returns; numbers that are not finite become null."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        line = json.dumps(clean) + "\n"
+        line = json.dumps(without_nan(row), allow_nan=False) + "\n"
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(line)
             file.flush()
@@ -128,7 +145,7 @@ class RunFolder:
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         try:
-            write_text_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
+            write_text_atomically(self.path / name, json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
         except OSError as error:
             raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from None
 
@@ -137,8 +154,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, null as NaN."""
     if not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+    except (ValueError, AttributeError):
+        raise UsageError(f"{path} is damaged; put it back, or start anew with --fresh") from None
 
 
 def _choose(parent: Path, name: str, fresh: bool) -> Path:

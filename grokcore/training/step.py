@@ -41,6 +41,8 @@ class TrainingConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
+        if self.steps > 10**9:
+            raise UsageError(f"--steps must be at most 1000000000, got {self.steps}")
         if not 2 <= self.measurements <= 190:
             raise UsageError(f"--measurements must lie between 2 and 190, got {self.measurements}")
         if not self.learning_rate > 0:
@@ -143,13 +145,17 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of :meth:`state`."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"]["torch"])
-        if "cuda" in state["rng"] and self.data.train_labels.is_cuda:
-            torch.cuda.set_rng_state(state["rng"]["cuda"])
-        self.steps_done = state["step"]
+        """Go on from a state of :meth:`state`; UsageError where it does not fit."""
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"]["torch"])
+            if "cuda" in state["rng"] and self.data.train_labels.is_cuda:
+                torch.cuda.set_rng_state(state["rng"]["cuda"])
+            self.steps_done = int(state["step"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"the checkpoint does not fit this model ({reason}); --fresh starts anew") from None
 
     def finite(self) -> bool:
         """Whether every parameter is finite (waits for the device)."""

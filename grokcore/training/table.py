@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import median
 
-from grokcore.training.record import Record
+from grokcore.training.record import Record, by_arm
 
 HEADER = (
     "arm",
@@ -25,10 +26,10 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
         records: finished runs of one preset.
         order: arms in the order wanted; others follow by name.
     """
-    arms = sorted({r.arm for r in records}, key=lambda a: (_rank(a, order), a))
+    groups = by_arm(records)
     rows: list[tuple[str, ...]] = []
-    for arm in arms:
-        runs = sorted((r for r in records if r.arm == arm), key=lambda r: r.config["seed"])
+    for arm in sorted(groups, key=lambda a: (_rank(a, order), a)):
+        runs = groups[arm]
         rows.append(
             (
                 arm,
@@ -44,10 +45,13 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
 
 
 def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
-    """``median [least, greatest]``; an infinite value reads "never"."""
-    texts = ["never" if math.isinf(v) else show(v) for v in sorted(values)]
-    middle, low, high = texts[(len(texts) - 1) // 2], texts[0], texts[-1]
-    return middle if low == high else f"{middle} [{low}, {high}]"
+    """``median [least, greatest]``; infinite reads "never", NaN is counted apart."""
+    known = [v for v in values if not math.isnan(v)]
+    missing = f" ({len(values) - len(known)} undefined)" if len(known) < len(values) else ""
+    if not known:
+        return "undefined"
+    low, middle, high = ("never" if math.isinf(v) else show(v) for v in (min(known), median(known), max(known)))
+    return (middle if low == high else f"{middle} [{low}, {high}]") + missing
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import json
 import os
 import re
@@ -14,6 +17,7 @@ import torch
 from experiments.grokking import main
 from grokcore import UsageError
 from grokcore.commandline import run_command
+from grokcore.training.checkpoint import MAGIC, load_checkpoint, save_checkpoint
 from tests.experiments.small import ENTRY, metrics, only_run, small
 
 
@@ -58,6 +62,13 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--release-schedule", "linear"], ["--release-schedule"]),
         (["--seeds"], ["--seeds"]),
         (["--seeds", "-1"], ["--seeds"]),
+        (["--seeds", "0", "0"], ["--seeds", "different"]),
+        (["--seeds", "9" * 30], ["--seeds"]),
+        (["--embedding", "99999999999"], ["--embedding"]),
+        (["--threads", "99999999999"], ["--threads"]),
+        (["--steps", "9" * 30], ["--steps"]),
+        (["--operation", "x+1and y"], ["operation"]),
+        (["--arm=ncc_prevnt"], ["'ncc_prevent'"]),
         (["--hidden", "0"], ["--hidden"]),
         (["--threads", "0"], ["--threads"]),
         (["--device", "gpu"], ["device"]),
@@ -102,7 +113,9 @@ def half_done(tmp_path: Path) -> tuple[list[str], Path]:
     return command, folder
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "foreign pickle", "other run"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "text", "one bit", "foreign pickle", "other run", "other model", "no optimizer"]
+)
 def test_damaged_or_foreign_checkpoint(
     damage: str, half_done: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,14 +128,22 @@ def test_damaged_or_foreign_checkpoint(
         path.write_bytes(b"")
     elif damage == "text":
         path.write_text("not a checkpoint")
+    elif damage == "one bit":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     elif damage == "foreign pickle":
         torch.save({"weights": torch.ones(3)}, path)
     else:
-        state = torch.load(path, weights_only=True)
-        torch.save(state | {"run_id": "00000000"}, path)
+        state = load_checkpoint(path)
+        changed = {
+            "other run": {"run_id": "00000000"},
+            "other model": {"model": {"head.weight": torch.ones(3)}},
+            "no optimizer": {"optimizer": {}},
+        }[damage]
+        save_checkpoint(path, state | changed)
     damaged, rows = path.read_bytes(), metrics(folder)
     said = refused(command, capsys)
-    assert str(path) in said
+    assert "checkpoint" in said
     assert "--fresh" in said
     assert path.read_bytes() == damaged
     assert metrics(folder) == rows
@@ -137,8 +158,11 @@ def test_checkpoint_that_would_run_code_is_not_run(
             return os.mkdir, (str(tmp_path / "owned"),)
 
     command, folder = half_done
-    torch.save({"format": Payload()}, folder / "checkpoint.pt")
-    refused(command, capsys)
+    buffer = io.BytesIO()
+    torch.save({"step": Payload()}, buffer)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest().encode()
+    (folder / "checkpoint.pt").write_bytes(MAGIC + digest + b"\n" + buffer.getvalue())
+    assert "not a checkpoint" in refused(command, capsys)
     assert not (tmp_path / "owned").exists()
 
 
@@ -160,15 +184,52 @@ def test_metrics_shorter_than_the_checkpoint(
     assert "shorter" in refused(command, capsys)
 
 
+def test_rows_without_their_checkpoint(half_done: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    command, folder = half_done
+    rows = metrics(folder)
+    (folder / "checkpoint.pt").unlink()
+    assert "is missing" in refused(command, capsys)
+    assert metrics(folder) == rows
+
+
+@pytest.mark.parametrize("content", ["{}", "5", '{"words": 5}', "{"])
+def test_damaged_summary(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = small(tmp_path, steps=5)
+    assert main(command) == 0
+    (only_run(tmp_path) / "summary.json").write_text(content)
+    capsys.readouterr()
+    assert "summary.json" in refused(command, capsys)
+
+
+def test_bad_results_are_found_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "results" / "grokking" / "quick" / "baseline-seed0.json"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("{")
+    command = small(tmp_path / "runs", "--arm", "ncc_prevent", "--results", str(tmp_path / "results"))
+    assert "not a recorded result" in refused(command, capsys)
+    assert not (tmp_path / "runs").exists()
+    assert "no folder" in refused(small(tmp_path / "runs", "--results", "nowhere"), capsys)
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left" in refused(small(tmp_path), capsys)
+
+
 def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = small(tmp_path, "--arm", "ncc_prevent", "--learning-rate", "300", "--checkpoint-every", "1", steps=500)
     assert main(command) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"diverged: the loss is not finite at step \d+ \(loss nan, penalty cdnv nan after", said)
+    assert re.search(r"diverged: the (loss is|weights are) not finite at step \d+ \(loss \S+, penalty cdnv ", said)
     folder = only_run(tmp_path)
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    state = load_checkpoint(folder / "checkpoint.pt")
     assert all(torch.isfinite(value).all() for value in state["model"].values())
     assert not (folder / "summary.json").exists()
     assert (folder / "figure.png").exists()

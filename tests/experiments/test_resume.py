@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -11,13 +12,15 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from experiments.grokking import main
 from grokcore import ResourceBusyError
-from grokcore.training import loop
+from grokcore.errors import InterruptedRunError
+from grokcore.training import loop, run_folder
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.step import Trainer
 from tests.experiments.small import ENTRY, metrics, only_run, small
@@ -27,12 +30,26 @@ class KilledError(BaseException):
     """Stands for a process that ends without a word: nothing in the program may catch it."""
 
 
-def dies_after(calls: int, real: Callable[..., object]) -> Callable[..., object]:
-    """`real`, until the call of that number."""
+def torn_row(folder: loop.RunFolder, row: dict[str, Any]) -> None:
+    with open(folder.path / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(row)[:40])
+
+
+def torn_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    path.with_suffix(".tmp").write_bytes(b"grokcore checkpoint 1 half a ha")
+
+
+TORN = {"append": torn_row, "save_checkpoint": torn_checkpoint}
+
+
+def dies_at(calls: int, real: Callable[..., object], torn: Callable[..., None] | None) -> Callable[..., object]:
+    """`real`, until the call of that number, which leaves torn work behind."""
     left = itertools.count(calls - 1, -1)
 
     def dying(*args: object, **kwargs: object) -> object:
         if next(left) == 0:
+            if torn is not None:
+                torn(*args, **kwargs)
             raise KilledError
         return real(*args, **kwargs)
 
@@ -52,16 +69,22 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_killed_at_random_steps(seed: int, tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the middle of a step, of an append or of a checkpoint, several times over."""
+    """Killed before a step, half-way through a row, half-way through a checkpoint's file, or before its
+    rename, several times over."""
     draw = random.Random(seed)
     command = small(tmp_path, "--arm", "flatness_release", "--checkpoint-every", "7")
 
     for _ in range(3):
-        name, owner, most = draw.choice(
-            [("step", Trainer, 50), ("append", loop.RunFolder, 12), ("save", loop.RunFolder, 8)]
+        owner, name, most = draw.choice(
+            [
+                (Trainer, "step", 50),
+                (loop.RunFolder, "append", 12),
+                (run_folder, "save_checkpoint", 8),
+                (os, "replace", 10),
+            ]
         )
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, dies_after(draw.randint(1, most), getattr(owner, name)))
+            patch.setattr(owner, name, dies_at(draw.randint(1, most), getattr(owner, name), TORN.get(name)))
             with contextlib.suppress(KilledError):
                 main(command)
     assert main(command) == 0
@@ -94,7 +117,7 @@ def test_ctrl_c_leaves_a_usable_checkpoint(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command (without --fresh) goes on" in said
     folder = only_run(tmp_path)
     stopped_at = load_checkpoint(folder / "checkpoint.pt")["step"]
     assert 0 < stopped_at < 4000
@@ -136,3 +159,39 @@ def test_thread_count_does_not_name_the_run(tmp_path: Path) -> None:
     assert main(small(tmp_path / "a", "--threads", "1", steps=5)) == 0
     assert main(small(tmp_path / "b", "--threads", "2", steps=5)) == 0
     assert only_run(tmp_path / "a").name == only_run(tmp_path / "b").name
+
+
+def test_a_lost_figure_is_drawn_again(tmp_path: Path) -> None:
+    command = small(tmp_path, steps=10)
+    assert main(command) == 0
+    figure = only_run(tmp_path) / "figure.png"
+    figure.unlink()
+    assert main(command) == 0
+    assert figure.exists()
+
+
+def test_a_stop_in_the_last_step_stops_the_seeds_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Trainer.step
+
+    def interrupted(trainer: Trainer) -> object:
+        if trainer.steps_done == 9:
+            signal.raise_signal(signal.SIGINT)
+        return real(trainer)
+
+    command = small(tmp_path, "--seeds", "0", "1", steps=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        with pytest.raises(InterruptedRunError):
+            main(command)
+    assert main(command) == 0
+    assert [len(metrics(folder)) for folder in sorted(tmp_path.glob("grokking/*/seed*"))] == [11, 11]
+
+
+def test_another_thread_count_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = small(tmp_path, steps=10)
+    assert main(command) == 0
+    folder = only_run(tmp_path)
+    (folder / "summary.json").unlink()
+    assert main([*command, "--threads", "1"]) == 0
+    assert "another threads" in capsys.readouterr().out
+    assert json.loads((folder / "config.json").read_text())["later"][0]["threads"] == 1

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from grokcore import ClassMoments, CollapseReport, cdnv, collapse_report, nearest_mean_agreement
+from grokcore import ClassMoments, CollapseReport, NonFiniteError, cdnv, collapse_report, nearest_mean_agreement
 from tests.cases import collapsed, orthogonal, random_head
 
 
@@ -138,11 +138,50 @@ def test_batch_cdnv_gradient_and_absent_classes() -> None:
     assert torch.count_nonzero(alone.grad) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cap", [2.5, None])
+def test_batch_cdnv_stays_finite_where_means_coincide(dtype: torch.dtype, cap: float | None) -> None:
+    """Two equal means among others, all means equal, and everything zero: a number and a gradient."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(4, 12, generator=generator, dtype=dtype), torch.randn(4, 12, generator=generator, dtype=dtype)
+    labels = torch.arange(3).repeat_interleave(4)
+    for features in (torch.cat([a, a, 100 * b]), torch.cat([a, a, a]), torch.zeros(12, 12, dtype=dtype)):
+        leaf = features.clone().requires_grad_()
+        value = cdnv(leaf, labels, 3)
+        (value if cap is None else value.clamp(max=cap)).backward()
+        assert float(value.detach()) >= 0
+        assert torch.isfinite(value)
+        assert leaf.grad is not None
+        assert torch.isfinite(leaf.grad).all()
+
+
+def test_batch_cdnv_of_close_means_keeps_its_digits_in_float32() -> None:
+    generator = torch.Generator().manual_seed(1)
+    base = 3 * torch.randn(1, 12, generator=generator, dtype=torch.float64)
+    means = torch.cat([base, base + 1e-3, -base])
+    noise = 1e-3 * torch.randn(3, 6, 12, generator=generator, dtype=torch.float64)
+    rounded = (means[:, None] + noise).reshape(18, 12).float()
+    labels = torch.arange(3).repeat_interleave(6)
+    assert float(cdnv(rounded, labels, 3)) == pytest.approx(report(rounded, labels, 3).cdnv, rel=1e-3)
+
+
+def test_equal_means_are_told_by_rounding_and_not_by_zero() -> None:
+    constant = torch.full((21, 1), 0.1)
+    found = report(constant, torch.tensor([0] * 3 + [1] * 7 + [2] * 11), 3)
+    assert math.isnan(found.nc1_papyan)
+    assert found.reasons["nc1_papyan"] == "all class means coincide"
+
+
 def test_batch_cdnv_saturates_as_the_protocol_says() -> None:
     """n samples a class about one common mean: near (n - 1)/2, not the population's infinity."""
     n, K = 6, 60
     noise = torch.randn(n * K, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert float(cdnv(noise, torch.arange(K).repeat_interleave(n), K)) == pytest.approx((n - 1) / 2, rel=0.05)
+
+
+def test_nc4_refuses_nan() -> None:
+    with pytest.raises(NonFiniteError):
+        nearest_mean_agreement(torch.full((4, 2), math.nan), torch.eye(2), None, torch.eye(2))
 
 
 def test_nc4_needs_the_bias() -> None:

@@ -95,6 +95,17 @@ def test_no_cancellation_at_large_gaps(gap: float) -> None:
         assert naive == 0.0
 
 
+@pytest.mark.parametrize("d", [1e-2, 1e-4, 1e-6])
+def test_nearly_equal_rows_keep_their_digits(d: float) -> None:
+    """Rows d apart at distance 100 from a third: kappa is ||h||^2 p_1 p_2 d^2 and next to nothing else."""
+    weight = torch.tensor([[100.0, 0], [100, d], [-100, 0]], dtype=torch.float64)
+    features = torch.tensor([[5.0, 0.3]], dtype=torch.float64)
+    exact_d = float(weight[1, 1])
+    p = 1 / (1 + math.exp(-0.3 * exact_d))
+    expected = (25 + 0.09) * p * (1 - p) * exact_d**2
+    assert float(relative_flatness(features, weight)) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.usefixtures("no_shape_checks")
 def test_reductions_and_bad_input() -> None:
     features, weight, bias, _ = random_head(1)
@@ -106,8 +117,9 @@ def test_reductions_and_bad_input() -> None:
         relative_flatness(features, weight, reduction="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="loss"):
         relative_flatness(features, weight, loss="hinge")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no samples"):
-        relative_flatness(features[:0], weight)
+    for function in (relative_flatness, frobenius_surrogate):
+        with pytest.raises(ValueError, match="no samples"):
+            function(features[:0], weight)
 
 
 def test_kappa_is_differentiable_twice() -> None:

@@ -137,3 +137,11 @@ def test_bad_input(data: tuple[Tensor, Tensor]) -> None:
     broken[20] = float("nan")
     with pytest.raises(NonFiniteError, match="batch 2"):
         measure(model, zip(broken.split(10), labels.split(10), strict=True), "fc")
+
+
+def test_a_nan_in_the_head_is_no_number(data: tuple[Tensor, Tensor]) -> None:
+    model = Classifier()
+    with torch.no_grad():
+        model.fc.weight[1, 2] = float("nan")
+    with pytest.raises(NonFiniteError, match="head 'fc'"):
+        measure(model, [data], "fc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from experiments.grokking import main as grokking
 from grokcore import UsageError
-from grokcore.training.record import read_record, record_of
+from grokcore.training.record import by_arm, read_record, record_of
 from grokcore.training.run_folder import run_id
+from grokcore.training.table import spread
 from paper.__main__ import main as paper
 from paper.__main__ import refresh, write_tables
 from tests.experiments.small import small
@@ -78,6 +80,37 @@ def test_a_summary_without_its_last_row_is_no_finished_run(runs: Path, tmp_path:
     metrics.write_text("\n".join(metrics.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(UsageError, match="no row for its last step"):
         refresh(copy, tmp_path / "out")
+
+
+def test_an_empty_summary_is_no_finished_run(runs: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs, copy)
+    next(copy.glob("grokking/baseline/*/summary.json")).write_text("{}")
+    with pytest.raises(UsageError, match="no summary"):
+        refresh(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_leave_out_what_all_records_share(runs: Path) -> None:
+    records = [record_of(p) for p in sorted(runs.glob("grokking/*/*"))]
+    assert sorted(by_arm(records)) == ["baseline", "flatness_release+at0.25"]
+    assert records[0].arm.startswith("baseline+p11+")
+
+
+def test_spread_is_a_median() -> None:
+    def show(value: float) -> str:
+        return f"{value:g}"
+
+    assert spread([3.0, 1.0], show) == "2 [1, 3]"
+    assert spread([5.0, 5.0], show) == "5"
+    assert spread([1.0, 2.0, math.inf], show) == "2 [1, never]"
+    assert spread([math.nan, 2.0, 1.0], show) == "1.5 [1, 2] (1 undefined)"
+    assert spread([math.nan], show) == "undefined"
+
+
+def test_check_of_nothing_fails(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no recorded results"):
+        paper(["check", "--results", str(tmp_path)])
 
 
 def test_two_runs_never_share_a_path(runs: Path, tmp_path: Path) -> None:

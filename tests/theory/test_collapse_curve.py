@@ -100,3 +100,9 @@ def test_impurity_of_negative_gaps() -> None:
     p = torch.softmax(torch.tensor([-3.0, 0.0, 0.0, 0.0], dtype=torch.float64), dim=0)
     assert float(softmax_impurity(-3.0, 4)) == pytest.approx(float(1 - p.square().sum()), rel=1e-12)
     assert np.isfinite(softmax_impurity(-2000.0, 4))
+
+
+def test_limits_are_numbers() -> None:
+    assert float(gap_of_loss(1000.0, 10)) == pytest.approx(math.log(9) - 1000)
+    assert float(kappa_at_collapse(float("inf"), 10)) == 0.0
+    assert float(kappa_at_collapse(800.0, 10)) == 0.0
