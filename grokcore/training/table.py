@@ -13,6 +13,7 @@ HEADER = (
     "seeds",
     "fit: train 99 % at step",
     "grokking: test 99 % at step",
+    "train kappa at that step",
     "final test accuracy (%)",
     "final train kappa",
     "final train CDNV",
@@ -36,6 +37,7 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
                 " ".join(str(r.config["seed"]) for r in runs),
                 spread([_event(r, "train_99") for r in runs], lambda v: f"{v:,.0f}"),
                 spread([_event(r, "test_99") for r in runs], lambda v: f"{v:,.0f}"),
+                spread([_at_event(r, "test_99", "train_kappa") for r in runs], _short),
                 spread([100 * r.final("test_accuracy") for r in runs], lambda v: f"{v:.1f}"),
                 spread([r.final("train_kappa") for r in runs], _short),
                 spread([r.final("train_cdnv") for r in runs], _short),
@@ -72,6 +74,13 @@ def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _event(record: Record, name: str) -> float:
     event = record.summary.get(name)
     return math.inf if event is None else float(event["step"])
+
+
+def _at_event(record: Record, name: str, column: str) -> float:
+    event = record.summary.get(name)
+    if event is None:
+        return math.nan
+    return float(record.column(column)[record.column("step").tolist().index(event["step"])])
 
 
 def _rank(arm: str, order: Sequence[str]) -> int:
