@@ -19,7 +19,7 @@ from grokcore.training.schedules import BatchOrder, cosine_factor, torch_seed, w
 class TrainingConfig:
     """Optimiser, length and measurement of a run."""
 
-    steps: int = 10_000
+    steps: int = 8_000
     """Optimiser steps."""
     batch_size: int = 512
     """Samples a step; an epoch's last short batch is dropped."""
@@ -33,7 +33,7 @@ class TrainingConfig:
     """AdamW's beta2."""
     weight_decay: float = 1.0
     """AdamW's decoupled weight decay, on every parameter."""
-    measurements: int = 80
+    measurements: int = 60
     """Number of log-spaced steps at which everything is measured, besides step 0."""
 
     def __post_init__(self) -> None:
