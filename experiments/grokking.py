@@ -192,7 +192,7 @@ def _draw(folder: RunFolder, baselines: Sequence[Record]) -> Record:
 
 def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
     """Recorded baseline runs that differ from a run's config in nothing but the arm and the seed."""
-    if not results.is_dir():
+    if not results.is_dir() and results != Command().results:
         raise UsageError(f"--results: there is no folder {results}")
     if config["arm"] == "baseline":
         return []
