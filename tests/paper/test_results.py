@@ -78,7 +78,7 @@ def test_a_summary_without_its_last_row_is_no_finished_run(runs: Path, tmp_path:
     shutil.copytree(runs, copy)
     metrics = next(copy.glob("grokking/baseline/*/metrics.jsonl"))
     metrics.write_text("\n".join(metrics.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(UsageError, match="no row for its last step"):
+    with pytest.raises(UsageError, match="lacks a summary or the row of its last step"):
         refresh(copy, tmp_path / "out")
 
 
