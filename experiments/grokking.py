@@ -208,7 +208,7 @@ def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
 
 def measure_row(trainer: Trainer) -> dict[str, float]:
     """The row of metrics, with the collapse curve's prediction (theory B1) at the measured gap and gamma."""
-    row, _ = measurement_row(trainer)
+    row = measurement_row(trainer)
     classes = trainer.data.num_classes
     for split in ("train", "test"):
         gap, gamma = row[f"{split}_logit_gap"], row[f"{split}_global_mean_ratio"]

@@ -16,13 +16,12 @@ CHUNK = 4096
 """Samples a forward pass takes while measuring: float64 features of it stay in cache."""
 
 
-def measurement_row(trainer: Trainer) -> tuple[dict[str, float], dict[str, Report]]:
+def measurement_row(trainer: Trainer) -> dict[str, float]:
     """Everything about the trainer's model now, eval mode, whole sets, temperature 1, raw features.
 
     Returns:
         The row with the columns ``train_*`` and ``test_*`` (the fields of Report and CollapseReport),
-        ``head_norm`` and ``weight_norm`` (Frobenius norms of the head and of all parameters); and the
-        two Reports. On test data NC4 and variance_ratio use the train means, the collapse metrics the
+        ``head_norm`` and ``weight_norm`` (Frobenius norms of the head and of all parameters). On test data NC4 and variance_ratio use the train means, the collapse metrics the
         test set's own.
     """
     data, row, reports = trainer.data, dict[str, float](), dict[str, Report]()
@@ -41,7 +40,7 @@ def measurement_row(trainer: Trainer) -> tuple[dict[str, float], dict[str, Repor
     with torch.no_grad():
         squares = [float(p.double().square().sum()) for p in trainer.model.parameters()]
     row["weight_norm"] = math.sqrt(sum(squares))
-    return row, reports
+    return row
 
 
 def _chunks(inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
