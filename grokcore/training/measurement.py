@@ -21,8 +21,8 @@ def measurement_row(trainer: Trainer) -> dict[str, float]:
 
     Returns:
         The row with the columns ``train_*`` and ``test_*`` (the fields of Report and CollapseReport),
-        ``head_norm`` and ``weight_norm`` (Frobenius norms of the head and of all parameters). On test data NC4 and variance_ratio use the train means, the collapse metrics the
-        test set's own.
+        ``head_norm`` and ``weight_norm`` (Frobenius norms of the head and of all parameters). On test
+        data NC4 and variance_ratio use the train means, the collapse metrics the test set's own.
     """
     data, row, reports = trainer.data, dict[str, float](), dict[str, Report]()
     for split, inputs, labels in (
