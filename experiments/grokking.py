@@ -41,7 +41,7 @@ from grokcore.training.run_folder import RunFolder
 from grokcore.training.schedules import torch_seed
 from grokcore.training.step import Trainer, TrainingConfig
 from grokcore.training.table import HEADER, comparison, plain
-from theory.collapse_curve import kappa_at_collapse
+from theory.formulas import kappa_at_collapse
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,12 @@ from collections.abc import Iterator
 import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
+
+# `pytest --hypothesis-profile=thorough` takes 20 times the examples; deadlines would time a noisy machine.
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=500)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)

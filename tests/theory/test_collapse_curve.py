@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cases import collapsed
-from theory.collapse_curve import gap_of_loss, kappa_at_collapse, softmax_impurity
+from theory.formulas import gap_of_loss, kappa_at_collapse, softmax_impurity
 
 
 def kappa_by_hessian(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> float:

@@ -1,0 +1,164 @@
+"""The steps a proof is made of: each is checked where it stands, and keeps what it found.
+
+Symbolic steps go through sympy, enclosures through ball arithmetic (flint), inequalities without a
+derivation through an SMT solver (z3). Comparisons of float64 numbers keep their worst relative residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flint
+import numpy as np
+import sympy
+import torch
+import z3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checked step: what was checked, whether it holds, and the worst relative residual of a comparison."""
+
+    text: str
+    holds: bool
+    residual: float | None = None
+
+
+class Proof:
+    """Collects checked steps.
+
+    Attributes:
+        steps: the steps so far, in order.
+        thorough: whether to take more cases; see :meth:`cases`.
+    """
+
+    def __init__(self, *, thorough: bool = False) -> None:
+        self.thorough = thorough
+        self.steps: list[Step] = []
+
+    def cases(self, quick: int, thorough: int) -> int:
+        """How many cases to take: `quick`, or `thorough` in the thorough profile."""
+        return thorough if self.thorough else quick
+
+    def require(self, text: str, condition: bool) -> None:
+        """A step that holds where `condition` is true."""
+        self.steps.append(Step(text, bool(condition)))
+
+    # Symbolic steps.
+
+    def identity(self, text: str, left: Any, right: Any) -> None:
+        """left = right as rational expressions in their symbols (scalars or matrices), for all their values."""
+        difference = (
+            sympy.Matrix(left) - sympy.Matrix(right) if hasattr(left, "shape") else sympy.Matrix([left - right])
+        )
+        self.require(text, all(_vanishes(entry) for entry in difference))
+
+    def nonnegative(self, text: str, expression: Any, *, strictly: bool = False) -> None:
+        """expression >= 0 (> 0) for all positive values of its symbols: no coefficient is negative.
+
+        The expression is rational; numerator and denominator are expanded after cancellation, and each must
+        have coefficients of one sign. Substitute so that the range is the positive orthant (K = 2 + t; for q
+        in (0, 1) put q = 1/(1 + r)); an end of the range, where a symbol is 0, is a step of its own. With
+        `strictly` the expression must not vanish identically: then it is positive on the open orthant.
+        """
+        numerator, denominator = sympy.fraction(sympy.cancel(sympy.together(expression)))
+        signs = []
+        for part in (numerator, denominator):
+            coefficients = _coefficients(part)
+            signs.append(1 if all(c >= 0 for c in coefficients) else -1 if all(c <= 0 for c in coefficients) else None)
+        fine = None not in signs and signs[0] == signs[1]
+        if numerator == 0:
+            fine = not strictly
+        self.require(text, fine)
+
+    # Rigorous steps.
+
+    def enclosed(
+        self,
+        text: str,
+        function: Callable[..., Any],
+        boxes: Sequence[tuple[float, float]],
+        *,
+        above: float = 0.0,
+        depth: int = 40,
+    ) -> None:
+        """function > above on a whole box, by ball arithmetic with adaptive bisection.
+
+        `function` takes and returns `flint.arb` balls, one argument for each (low, high) of `boxes`. The step
+        fails where the box cannot be covered within `depth` bisections of one piece.
+        """
+        pending = [(tuple(boxes), 0)]
+        while pending:
+            box, level = pending.pop()
+            if bool(function(*(_ball(low, high) for low, high in box)) > above):
+                continue
+            if level == depth * len(box):
+                self.require(text, False)
+                return
+            widest = max(range(len(box)), key=lambda i: box[i][1] - box[i][0])
+            low, high = box[widest]
+            middle = (low + high) / 2
+            for half in ((low, middle), (middle, high)):
+                pending.append(((*box[:widest], half, *box[widest + 1 :]), level + 1))
+        self.require(text, True)
+
+    def root(self, text: str, function: Callable[[Any], Any], printed: str) -> None:
+        """A zero of a continuous `function` (balls to balls) lies within half a unit of the last printed digit."""
+        half = flint.arb("0.5") * flint.arb(10) ** -(len(printed.partition(".")[2]))
+        low, high = function(flint.arb(printed) - half), function(flint.arb(printed) + half)
+        self.require(text, bool(low * high < 0))
+
+    def unsatisfiable(self, text: str, constraints: Iterable[Any], *, timeout_s: float = 30.0) -> None:
+        """No real numbers satisfy the constraints (z3), so the negated claim has no counterexample."""
+        solver = z3.Solver()
+        solver.set("timeout", int(timeout_s * 1000))
+        solver.add(*constraints)
+        self.require(text, solver.check() == z3.unsat)
+
+    # Comparisons of float64 numbers.
+
+    def close(self, text: str, found: Any, expected: Any, *, rel: float = 1e-10, scale: float | None = None) -> None:
+        """found = expected to a relative `rel`, of the largest expected magnitude (or of `scale`)."""
+        a, b = _array(found), _array(expected)
+        size = float(np.abs(b).max()) if scale is None else scale
+        error = float(np.abs(a - b).max()) if a.shape == b.shape or b.ndim == 0 else np.inf
+        residual = error / size if size else error
+        self.steps.append(Step(text, bool(residual <= rel), residual))
+
+    def at_most(self, text: str, smaller: Any, larger: Any, *, slack: float = 1e-12) -> None:
+        """smaller <= larger elementwise, up to a relative `slack` for rounding."""
+        a, b = _array(smaller), _array(larger)
+        self.require(text, bool(np.all(a <= b + slack * np.maximum(np.abs(a), np.abs(b)))))
+
+    def differ(self, text: str, found: float, claimed: float, *, by: float = 1e-3) -> None:
+        """For counterexamples: found is off what is claimed by more than a relative `by`."""
+        gap = abs(float(found) - float(claimed))
+        fails = gap > by * max(abs(float(found)), abs(float(claimed)))
+        self.require(f"{text}: {float(found):.6g} against {float(claimed):.6g}", fails)
+
+    def exceeds(self, text: str, found: float, bound: float, *, by: float = 1e-3) -> None:
+        """For counterexamples: found is above the claimed upper bound by more than a relative `by`."""
+        fails = float(found) - float(bound) > by * max(abs(float(found)), abs(float(bound)))
+        self.require(f"{text}: {float(found):.6g} > {float(bound):.6g}", fails)
+
+
+def _vanishes(expression: Any) -> bool:
+    expanded = sympy.expand(expression)
+    return bool(expanded == 0 or sympy.cancel(sympy.together(expanded)) == 0)
+
+
+def _coefficients(polynomial: Any) -> list[Any]:
+    symbols = sorted(polynomial.free_symbols, key=str)
+    return list(sympy.Poly(polynomial, *symbols).coeffs()) if symbols else [polynomial]
+
+
+def _ball(low: float, high: float) -> Any:
+    return flint.arb(low).union(flint.arb(high))
+
+
+def _array(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value, dtype=np.float64)
