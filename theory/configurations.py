@@ -35,13 +35,15 @@ def generator_of(seed: int) -> torch.Generator:
 
 def normal(generator: torch.Generator, *shape: int) -> Tensor:
     """Standard normal float64 numbers."""
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    drawn: Tensor = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return drawn
 
 
 def rotation(seed: int, m: int) -> Tensor:
     """A Haar-random orthogonal m x m matrix."""
     q, r = torch.linalg.qr(normal(generator_of(seed), m, m))
-    return q * torch.sign(torch.diagonal(r))
+    haar: Tensor = q * torch.sign(torch.diagonal(r))
+    return haar
 
 
 def simplex(K: int, m: int, radius: float = 1.0, seed: int = 0) -> Tensor:
@@ -87,7 +89,7 @@ def collapsed(
 
 def nearly_collapsed(seed: int = 0, *, K: int, m: int, noise: float, counts: int = 4, **collapse: float) -> Head:
     """A collapsed head with normal noise of size `noise` on features (per unit of their norm), weight and bias."""
-    head = collapsed(seed, K=K, m=m, counts=counts, **collapse)  # type: ignore[arg-type]
+    head = collapsed(seed, K=K, m=m, counts=counts, **collapse)
     generator = generator_of(seed + 1)
     scale = noise / math.sqrt(m)
     return Head(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from grokcore.curvature import exact_hessian
+from grokcore.curvature import LossFunction, exact_hessian
 from theory.configurations import Head
 
 
@@ -20,7 +20,7 @@ def mean_squared_loss(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).square().sum(dim=1).mean() / 2
 
 
-LOSSES = {"cross_entropy": nn.functional.cross_entropy, "squared": mean_squared_loss}
+LOSSES: dict[str, LossFunction] = {"cross_entropy": nn.functional.cross_entropy, "squared": mean_squared_loss}
 
 
 def as_module(head: Head) -> nn.Linear:

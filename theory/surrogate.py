@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import sympy
 import torch
 
@@ -26,7 +29,7 @@ SURROGATE_RATIO = Statement(
 )
 
 
-def _ratio_for_any_head(proof: Proof, claimed: object) -> None:
+def _ratio_for_any_head(proof: Proof, claimed: Any) -> None:
     """kappa and s2 as sums over pairs of classes, where only U = 1 - ||p||^2 of the outputs is left."""
     K, r, impurity, norm = sympy.symbols("K r U N", positive=True)
     # The Gram matrix of the rows is r K/(K-1) P with r = ||w_s||^2: off-diagonal entries -r/(K-1).
@@ -45,7 +48,7 @@ def _symbolic(proof: Proof) -> None:
     proof.identity("||W||_F^2 is the trace of the Gram matrix r K/(K-1) P", CENTRING.trace(), K - 1)
 
 
-def _numeric_ratio(proof: Proof, claimed: object) -> None:
+def _numeric_ratio(proof: Proof, claimed: Callable[[int], int]) -> None:
     for K in range(2, 2 + proof.cases(6, 12)):
         m = K + 1
         features = random_head(K, K=K, m=m, n=5).features
