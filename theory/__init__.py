@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 ROOMS = (
     "head",
     "collapse_curve",
+    "low_loss",
+    "rise_then_fall",
     "spectrum",
     "optimality",
     "converse",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def simplex(K: int, m: int, radius: float = 1.0, seed: int = 0) -> Tensor:
     # The eigenvectors of P = I - 11^T/K with eigenvalue 1 are orthonormal coordinates of its range.
     _, vectors = torch.linalg.eigh(torch.eye(K, dtype=torch.float64) - 1 / K)
     rows = vectors[:, 1:] * math.sqrt(K / (K - 1)) * radius
-    return rows @ rotation(seed, m)[: K - 1]
+    etf: Tensor = rows @ rotation(seed, m)[: K - 1]
+    return etf
 
 
 def collapsed(
@@ -64,6 +66,7 @@ def collapsed(
     gap: float = 4.0,
     radius: float = 1.3,
     gamma: float = 0.0,
+    mean: Tensor | None = None,
     counts: int | list[int] = 1,
 ) -> Head:
     """An exactly collapsed head (NC1 to NC4).
@@ -75,21 +78,25 @@ def collapsed(
         gap: the logit gap Delta (negative for a head that points away from its class).
         radius: M, the norm of the centred class means.
         gamma: ||mu_G|| / M.
+        mean: mu_G itself, (m,), in any direction, instead of `gamma`.
         counts: samples in each class.
     """
     if gamma and m < K:
         raise ValueError(f"a global mean orthogonal to a simplex of {K} classes needs {K} dimensions, got {m}")
     centred = simplex(K, m, radius, seed)
-    mean = gamma * radius * rotation(seed, m)[-1]
+    if mean is None:
+        mean = gamma * radius * rotation(seed, m)[-1]
     weight = gap * (K - 1) / (K * radius**2) * centred
     per_class = torch.tensor([counts] * K if isinstance(counts, int) else counts)
     labels = torch.arange(K).repeat_interleave(per_class)
     return Head((centred + mean)[labels], weight, -weight @ mean, labels)
 
 
-def nearly_collapsed(seed: int = 0, *, K: int, m: int, noise: float, counts: int = 4, **collapse: float) -> Head:
+def nearly_collapsed(
+    seed: int = 0, *, K: int, m: int, noise: float, gap: float = 4.0, gamma: float = 0.0, counts: int = 4
+) -> Head:
     """A collapsed head with normal noise of size `noise` on features (per unit of their norm), weight and bias."""
-    head = collapsed(seed, K=K, m=m, counts=counts, **collapse)
+    head = collapsed(seed, K=K, m=m, gap=gap, gamma=gamma, counts=counts)
     generator = generator_of(seed + 1)
     scale = noise / math.sqrt(m)
     return Head(
@@ -105,3 +112,16 @@ def random_head(seed: int = 0, *, K: int, m: int, n: int, scale: float = 1.0) ->
     generator = generator_of(seed)
     labels = torch.cat([torch.arange(min(K, n)), torch.randint(0, K, (max(n - K, 0),), generator=generator)])
     return Head(normal(generator, n, m), scale * normal(generator, K, m), normal(generator, K), labels)
+
+
+def random_mlp(seed: int, sizes: list[int], activation: torch.nn.Module) -> torch.nn.Sequential:
+    """Linear layers "0", "2", ... of the given sizes with one activation between them; normal weights and biases."""
+    generator = generator_of(seed)
+    layers: list[torch.nn.Module] = []
+    for entering, leaving in itertools.pairwise(sizes):
+        linear = torch.nn.Linear(entering, leaving, dtype=torch.float64)
+        with torch.no_grad():
+            linear.weight.copy_(normal(generator, leaving, entering))
+            linear.bias.copy_(normal(generator, leaving))
+        layers += [linear, activation]
+    return torch.nn.Sequential(*layers[:-1])

@@ -19,10 +19,16 @@ import z3
 
 @dataclass(frozen=True)
 class Step:
-    """One checked step: what was checked, whether it holds, and the worst relative residual of a comparison."""
+    """One checked step.
+
+    Attributes:
+        text: what was checked.
+        holds: True, False where it was found false, None where the method could not decide.
+        residual: the relative residual of a comparison of two numbers.
+    """
 
     text: str
-    holds: bool
+    holds: bool | None
     residual: float | None = None
 
 
@@ -68,10 +74,11 @@ class Proof:
         for part in (numerator, denominator):
             coefficients = _coefficients(part)
             signs.append(1 if all(c >= 0 for c in coefficients) else -1 if all(c <= 0 for c in coefficients) else None)
-        fine = None not in signs and signs[0] == signs[1]
         if numerator == 0:
-            fine = not strictly
-        self.require(text, fine)
+            self.require(text, not strictly)
+        else:
+            # Mixed signs decide nothing; opposite ones say that the expression is negative.
+            self.steps.append(Step(text, None if None in signs else signs[0] == signs[1]))
 
     # Rigorous steps.
 
@@ -87,15 +94,16 @@ class Proof:
         """function > above on a whole box, by ball arithmetic with adaptive bisection.
 
         `function` takes and returns `flint.arb` balls, one argument for each (low, high) of `boxes`. The step
-        fails where the box cannot be covered within `depth` bisections of one piece.
+        fails where a piece lies at or below `above`, and is undecided after `depth` bisections of one side.
         """
         pending = [(tuple(boxes), 0)]
         while pending:
             box, level = pending.pop()
-            if bool(function(*(_ball(low, high) for low, high in box)) > above):
+            value = function(*(_ball(low, high) for low, high in box))
+            if bool(value > above):
                 continue
-            if level == depth * len(box):
-                self.require(text, False)
+            if bool(value <= above) or level == depth * len(box):
+                self.steps.append(Step(text, False if bool(value <= above) else None))
                 return
             widest = max(range(len(box)), key=lambda i: box[i][1] - box[i][0])
             low, high = box[widest]
@@ -115,7 +123,8 @@ class Proof:
         solver = z3.Solver()
         solver.set("timeout", int(timeout_s * 1000))
         solver.add(*constraints)
-        self.require(text, solver.check() == z3.unsat)
+        answer = solver.check()
+        self.steps.append(Step(text, None if answer == z3.unknown else answer == z3.unsat))
 
     # Comparisons of float64 numbers.
 

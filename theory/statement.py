@@ -43,7 +43,7 @@ class Checked:
     @property
     def holds(self) -> bool:
         """Whether there are steps and each of them holds."""
-        return bool(self.steps) and all(step.holds for step in self.steps)
+        return bool(self.steps) and all(step.holds is True for step in self.steps)
 
     @property
     def residual(self) -> float | None:
@@ -82,8 +82,8 @@ class Sibling(Checked):
 
     @property
     def refuted(self) -> bool:
-        """Whether the machinery found it false."""
-        return bool(self.steps) and not self.holds
+        """Whether the machinery found one of its steps false; a step it could not decide refutes nothing."""
+        return any(step.holds is False for step in self.steps)
 
 
 class Statement:
