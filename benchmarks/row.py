@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grokcore.training.table import plain
+from grokcore.documents import plain
 
 
 @dataclass(frozen=True)

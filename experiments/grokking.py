@@ -29,6 +29,7 @@ from grokcore import DivergedError, Intervention, UsageError
 from grokcore.commandline import run_command
 from grokcore.data.modular import modular_arithmetic
 from grokcore.data.split import Split
+from grokcore.documents import plain
 from grokcore.errors import InterruptedRunError
 from grokcore.models.mlp import EmbeddingMLP
 from grokcore.training.figures import arms_figure, run_figure, save
@@ -40,7 +41,7 @@ from grokcore.training.record import Record, read_records, record_of
 from grokcore.training.run_folder import RunFolder
 from grokcore.training.schedules import torch_seed
 from grokcore.training.step import Trainer, TrainingConfig
-from grokcore.training.table import HEADER, comparison, plain
+from grokcore.training.table import HEADER, comparison
 from theory.formulas import kappa_at_collapse
 
 

@@ -1,6 +1,7 @@
 """grokcore: neural collapse and relative flatness, measured exactly on anybody's model."""
 
 from grokcore.collapse import CollapseReport, cdnv, collapse_report, nearest_mean_agreement
+from grokcore.curvature import exact_hessian
 from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
 from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatness
 from grokcore.geometry import ClassMoments
@@ -20,6 +21,7 @@ __all__ = [
     "UsageError",
     "cdnv",
     "collapse_report",
+    "exact_hessian",
     "frobenius_surrogate",
     "gini_impurity",
     "measure",

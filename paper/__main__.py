@@ -7,16 +7,15 @@ python -m paper tables --write README.md replace the tables between their marker
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from grokcore.commandline import OneLineParser, run_command
+from grokcore.documents import markdown, write_tables
 from grokcore.errors import UsageError
-from grokcore.training.checkpoint import write_text_atomically
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.record import MAX_ROWS, read_record, read_records, record_of
-from grokcore.training.table import HEADER, comparison, markdown
+from grokcore.training.table import HEADER, comparison
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parent / "figures"
@@ -78,18 +77,6 @@ def figures(results: Path, folder: Path) -> list[Path]:
     return drawn
 
 
-def write_tables(document: Path, results: Path) -> bool:
-    """Replace what stands between ``<!-- table NAME -->`` and ``<!-- end -->``; True where it changed."""
-    text = document.read_text(encoding="utf-8")
-    new = text
-    for name, table in tables(results).items():
-        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
-        new = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", new, flags=re.DOTALL)
-    if new != text:
-        write_text_atomically(document, new)
-    return new != text
-
-
 def main(argv: Sequence[str]) -> int:
     """The command line."""
     parser = OneLineParser(prog="python -m paper")
@@ -122,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{len(paths)} result files match their hashes")
         return 0
     if words.write is not None:
-        changed = write_tables(words.write, words.results)
+        changed = write_tables(words.write, tables(words.results))
         print(f"{words.write}: {'updated' if changed else 'up to date'}")
         return 0
     for name, table in tables(words.results).items():

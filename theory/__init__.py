@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+import pkgutil
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from theory.statement import Statement
 
-ROOMS = (
-    "head",
-    "collapse_curve",
-    "low_loss",
-    "rise_then_fall",
-    "spectrum",
-    "optimality",
-    "converse",
-    "surrogate",
-    "unconstrained",
-    "landscape",
-    "clocks",
-)
-"""The files that hold statements, in the order in which they are listed."""
-
 
 def statements() -> list[Statement]:
-    """Every statement, in order.
+    """Every statement that a file of this folder holds, in the order of their labels.
 
-    The rooms are imported here and not above: experiments need the formulas only, without computer algebra.
+    The files are imported here and not above: experiments need the formulas only, without computer algebra.
     """
     from theory.statement import Statement
 
-    found = []
-    for room in ROOMS:
-        module = import_module(f"theory.{room}")
-        found += [value for value in vars(module).values() if isinstance(value, Statement)]
+    found: list[Statement] = []
+    for module in pkgutil.iter_modules(__path__):
+        if module.name != "__main__":
+            room = import_module(f"theory.{module.name}")
+            found += [value for value in vars(room).values() if isinstance(value, Statement)]
     return sorted(dict.fromkeys(found), key=lambda statement: statement.label)

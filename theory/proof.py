@@ -94,16 +94,16 @@ class Proof:
         """function > above on a whole box, by ball arithmetic with adaptive bisection.
 
         `function` takes and returns `flint.arb` balls, one argument for each (low, high) of `boxes`. The step
-        fails where a piece lies at or below `above`, and is undecided after `depth` bisections of one side.
+        fails where the middle of a piece is at or below `above`, and is undecided after `depth` bisections a side.
         """
         pending = [(tuple(boxes), 0)]
         while pending:
             box, level = pending.pop()
-            value = function(*(_ball(low, high) for low, high in box))
-            if bool(value > above):
+            if bool(function(*(_ball(low, high) for low, high in box)) > above):
                 continue
-            if bool(value <= above) or level == depth * len(box):
-                self.steps.append(Step(text, False if bool(value <= above) else None))
+            below = bool(function(*(flint.arb((low + high) / 2) for low, high in box)) <= above)
+            if below or level == depth * len(box):
+                self.steps.append(Step(text, False if below else None))
                 return
             widest = max(range(len(box)), key=lambda i: box[i][1] - box[i][0])
             low, high = box[widest]

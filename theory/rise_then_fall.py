@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import flint
@@ -19,7 +20,7 @@ RISE_THEN_FALL = Statement(
     "rise_then_fall",
     label="B4",
     claim="Delta^2 U(Delta) rises to exactly one maximum at the root Delta* of Delta(1-q) = (2+(K-2)q)(1+(K-1)q) and "
-    "falls after it, so collapse alone gives kappa <= C_K (1+gamma^2), attained: collapse without low loss is not flat.",
+    "falls after it, so collapse alone gives kappa <= C_K (1+gamma^2), attained: without low loss it is not flat.",
     latex=r"\kappa \le C_K(1+\gamma^2),\ C_K = \tfrac{K-1}{K}\Delta_*^2U(\Delta_*),\quad "
     r"\Delta_*(1-q_*) = (2+(K-2)q_*)(1+(K-1)q_*)",
     assumptions={
@@ -78,7 +79,7 @@ def _curve(gap: Any, classes: int) -> Any:
 def _maxima_in_balls(proof: Proof) -> None:
     """Each printed Delta* and C_K to its last digit, and no higher value on a covering of [0.01, 60]."""
     for classes, (place, height) in MAXIMA.items():
-        proof.root(f"K = {classes}: Delta* = {place}", lambda gap, k=classes: _root_equation(gap, k), place)
+        proof.root(f"K = {classes}: Delta* = {place}", partial(_root_equation, classes=classes), place)
         digits = len(height.partition(".")[2])
         top = _curve(flint.arb(place), classes)
         inside = abs(top - flint.arb(height)) < flint.arb("0.5000001") * flint.arb(10) ** -digits

@@ -182,7 +182,10 @@ def status_of(certificates: list[Certificate]) -> Status | None:
 def _run(check: Check, thorough: bool) -> tuple[tuple[Step, ...], float]:
     proof = Proof(thorough=thorough)
     start = time.perf_counter()
-    check(proof)
+    try:
+        check(proof)
+    except Exception as error:  # One broken check must not hide the others; it decides nothing.
+        proof.steps.append(Step(f"raised {type(error).__name__}: {error}", None))
     return tuple(proof.steps), time.perf_counter() - start
 
 

@@ -63,16 +63,6 @@ def _header(payload: bytes) -> bytes:
     return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one move."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def sync_folder(folder: Path) -> None:
     """Make a rename durable, where the system lets a folder be synced."""
     try:

@@ -12,8 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from grokcore.documents import write_text_atomically
 from grokcore.errors import ResourceBusyError, UsageError, without_nan
-from grokcore.training.checkpoint import load_checkpoint, save_checkpoint, write_text_atomically
+from grokcore.training.checkpoint import load_checkpoint, save_checkpoint
 
 RESULT_VERSION = 1
 """Raised whenever the code changes what a config computes, so that old runs are not gone on with."""

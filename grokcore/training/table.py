@@ -56,21 +56,6 @@ def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
     return (middle if low == high else f"{middle} [{low}, {high}]") + missing
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for the terminal."""
-    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (header, *rows)
-    )
-
-
 def _event(record: Record, name: str) -> float:
     event = record.summary.get(name)
     return math.inf if event is None else float(event["step"])

@@ -15,7 +15,8 @@ from grokcore.training.record import by_arm, read_record, record_of
 from grokcore.training.run_folder import run_id
 from grokcore.training.table import spread
 from paper.__main__ import main as paper
-from paper.__main__ import refresh, write_tables
+from grokcore.documents import write_tables
+from paper.__main__ import refresh, tables
 from tests.experiments.small import small
 
 
@@ -132,13 +133,13 @@ def test_tables_are_written_between_their_markers(runs: Path, tmp_path: Path) ->
     refresh(runs, tmp_path / "results")
     document = tmp_path / "page.md"
     document.write_text("before\n<!-- table grokking/quick -->\nold\n<!-- end -->\nafter\n")
-    assert write_tables(document, tmp_path / "results")
+    assert write_tables(document, tables(tmp_path / "results"))
     text = document.read_text()
     assert "old" not in text
     assert "| arm |" in text
     assert text.startswith("before\n")
     assert text.endswith("<!-- end -->\nafter\n")
-    assert not write_tables(document, tmp_path / "results")
+    assert not write_tables(document, tables(tmp_path / "results"))
 
 
 def test_figures_are_drawn_from_results_and_are_the_same_bytes_again(runs: Path, tmp_path: Path) -> None:

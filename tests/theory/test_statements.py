@@ -1,0 +1,105 @@
+"""What every statement owes its reader: one contract, run on each of them.
+
+A statement's certificates, counterexamples and false siblings run once; every test reads the same outcome.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from grokcore.documents import with_tables
+from theory import statements
+from theory.__main__ import tables
+from theory.statement import status_of
+from theory.status import Outcome, run
+
+STATEMENTS = {statement.name: statement for statement in statements()}
+ROOT = Path(__file__).parents[2]
+
+# The back-quoted names of the groups A to D, so that a lost file cannot pass unseen.
+NAMES = (
+    "head_hessian head_closed_form invariance why_kappa bounds_from_outputs layer_closed_form collapse_curve "
+    "collapse_and_low_loss_is_flat published_bound rise_then_fall spectrum flattest_given_outputs "
+    "flattest_factorisation converse_fails relu_price surrogate_upper_bound surrogate_ratio surrogate_is_gameable "
+    "ufm_law ufm_landscape two_clocks label_smoothing_floor squared_loss_does_not_flatten"
+).split()
+
+every_statement = pytest.mark.parametrize("name", list(STATEMENTS))
+
+
+@cache
+def outcome(name: str) -> Outcome:
+    torch.set_num_threads(1)
+    return run(STATEMENTS[name])
+
+
+def test_every_name_is_there() -> None:
+    assert set(NAMES) <= set(STATEMENTS)
+
+
+def test_labels_and_names_are_unique() -> None:
+    assert len({statement.label for statement in STATEMENTS.values()}) == len(statements())
+
+
+@every_statement
+def test_certificates_hold(name: str) -> None:
+    failures = [(c.channel, step.text) for c in outcome(name).certificates for step in c.steps if step.holds is not True]
+    assert not failures
+    assert all(c.steps for c in outcome(name).certificates)
+
+
+@every_statement
+def test_recorded_status_is_what_the_certificates_carry(name: str) -> None:
+    statement = STATEMENTS[name]
+    if statement.status not in ("open", "refuted"):
+        assert statement.status == status_of(outcome(name).certificates)
+    if statement.status == "refuted":
+        assert statement.instead in STATEMENTS
+
+
+@every_statement
+def test_two_channels_that_rely_on_different_code(name: str) -> None:
+    certificates = outcome(name).certificates
+    assert len({c.channel for c in certificates}) >= 2
+    assert len({c.relies_on for c in certificates}) >= 2
+
+
+@every_statement
+def test_each_assumption_has_a_counterexample_that_works(name: str) -> None:
+    found = {c.drops for c in outcome(name).counterexamples if c.holds}
+    assert found == set(STATEMENTS[name].assumptions)
+
+
+@every_statement
+def test_a_stronger_claim_is_refuted(name: str) -> None:
+    siblings = outcome(name).siblings
+    assert siblings or STATEMENTS[name].status == "refuted"
+    assert all(sibling.refuted for sibling in siblings)
+    raised = [step.text for s in siblings for step in s.steps if step.text.startswith("raised ")]
+    assert not raised
+
+
+@every_statement
+def test_nothing_contradicts_the_record(name: str) -> None:
+    assert outcome(name).contradictions == []
+
+
+@every_statement
+def test_says_what_it_is(name: str) -> None:
+    statement = STATEMENTS[name]
+    assert len(statement.claim.text) > 20
+    assert "\\" in statement.claim.latex
+    assert statement.source
+    assert str(statement.claim) == statement.claim.text
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/assumptions.md"])
+def test_tables_in_the_documents_are_fresh(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    made = tables([outcome(name) for name in STATEMENTS])
+    assert "<!-- table theory" in text
+    assert with_tables(text, made) == text, f"run: python -m theory --write {document}"

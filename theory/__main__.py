@@ -1,0 +1,92 @@
+"""The theory, run: every statement with its certificates, counterexamples and false siblings.
+
+python -m theory                      the status table of every statement
+python -m theory collapse_curve       one statement: assumptions, steps of its proof, counterexamples
+python -m theory --json               the same as data
+python -m theory --write README.md    put the table (without time and residuals) between its markers in a file
+
+Exit code 1 where a check contradicts a recorded status.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from grokcore.commandline import OneLineParser, run_command
+from grokcore.documents import markdown, plain, write_tables
+from grokcore.errors import UsageError, without_nan
+from theory import statements
+from theory.statement import Statement
+from theory.status import ASSUMPTIONS_HEADER, HEADER, MEASURED, Outcome, assumption_rows, measured, page, row, run
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    parser = OneLineParser(prog="python -m theory", description="Run the statements of the theory.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="statements to run in full, by name or label")
+    parser.add_argument("--json", action="store_true", help="print data instead of text")
+    parser.add_argument("--thorough", action="store_true", help="more cases in the numeric and sampled channels")
+    parser.add_argument("--assumptions", action="store_true", help="print each assumption with its counterexample")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between their markers in FILE")
+    words = parser.parse_args(argv)
+    chosen = [find(name) for name in words.names] or statements()
+    if words.write is not None and words.names:
+        raise UsageError("--write takes the table of every statement: give no NAME with it")
+    if words.write is not None and not words.write.is_file():
+        raise UsageError(f"there is no file {words.write}")
+    if words.write is not None and "<!-- table theory" not in words.write.read_text(encoding="utf-8"):
+        raise UsageError(f"{words.write} has no line <!-- table theory --> and no <!-- end -->")
+    torch.set_num_threads(1)  # The matrices are tiny; threads only wait for each other.
+    outcomes = [
+        run(statement, thorough=words.thorough)
+        for statement in tqdm(chosen, desc="statements", unit="", disable=not sys.stderr.isatty(), leave=False)
+    ]
+    contradictions = [f"{o.statement.name}: {text}" for o in outcomes for text in o.contradictions]
+    if words.json:
+        print(json.dumps(without_nan([outcome.to_dict() for outcome in outcomes]), indent=2))
+    elif words.write is not None:
+        print(f"{words.write}: {'updated' if write_tables(words.write, tables(outcomes)) else 'up to date'}")
+    elif words.assumptions:
+        print(plain(ASSUMPTIONS_HEADER, assumption_rows(outcomes)))
+    elif words.names:
+        print("\n\n".join(page(outcome) for outcome in outcomes))
+    else:
+        print(plain([*HEADER, *MEASURED], [row(outcome) + measured(outcome) for outcome in outcomes]))
+    for text in contradictions:
+        print(f"contradiction: {text}", file=sys.stderr)
+    return 1 if contradictions else 0
+
+
+def find(name: str) -> Statement:
+    """The statement with this name or label.
+
+    Raises:
+        UsageError: there is none; the message lists the names.
+    """
+    known = statements()
+    for statement in known:
+        if name == statement.name or name.upper() == statement.label.upper():
+            return statement
+    names = [statement.name for statement in known]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"there is no statement {name!r}{hint}; the names: {', '.join(names)}")
+
+
+def tables(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """The Markdown tables by the names of their markers."""
+    return {
+        "theory": markdown(HEADER, [row(outcome) for outcome in outcomes]),
+        "theory/assumptions": markdown(ASSUMPTIONS_HEADER, assumption_rows(outcomes)),
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)
