@@ -56,7 +56,7 @@ def exact_hessian(
     state = {key: _cast(value.detach(), dtype) for key, value in (*model.named_parameters(), *model.named_buffers())}
     weight = state.pop(name)
     total, samples = torch.zeros((*weight.shape, *weight.shape), dtype=dtype, device=weight.device), 0
-    with differentiable_twice():
+    with differentiable_twice(), _kept(model):
         for inputs, target in batches:
             x, y = (_cast(value.to(weight.device), dtype) for value in (inputs, target))
 
@@ -104,6 +104,19 @@ def differentiable_twice() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _kept(model: nn.Module) -> Iterator[None]:
+    """Parameters and buffers as before: functional_call loses those of a module that stands in a model twice."""
+    before = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, parameters, buffers in before:
+            for name in (*parameters, *buffers):
+                module.__dict__.pop(name, None)
+            module._parameters, module._buffers = parameters, buffers
 
 
 def _forward_over_reverse(loss: Callable[[Tensor], Tensor], weight: Tensor, chunk_size: int | None) -> Tensor:

@@ -26,8 +26,10 @@ def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def with_tables(text: str, tables: Mapping[str, str]) -> str:
     """The text with each table in place of what stands between ``<!-- table NAME -->`` and ``<!-- end -->``."""
     for name, table in tables.items():
-        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+        pattern = rf"(?<=<!-- table {re.escape(name)} -->\n).*?(?=<!-- end -->)"
+        # Backslashes of the table are its own.
+        replacement = f"{table}\n".replace("\\", r"\\")
+        text = re.sub(pattern, replacement, text, flags=re.DOTALL)
     return text
 
 

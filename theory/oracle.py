@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from grokcore.curvature import LossFunction, exact_hessian
+from grokcore.curvature import LossFunction, exact_hessian, parameter_name
 from theory.configurations import Head
 
 
@@ -57,3 +57,9 @@ def kappa_matrix_free(head: Head, loss: str = "cross_entropy") -> float:
     directions = torch.einsum("sa,jk->ajsk", head.weight, torch.eye(m, dtype=torch.float64)).reshape(m * m, -1, m)
     (products,) = torch.autograd.grad(gradient, weight, directions, is_grads_batched=True)
     return float((directions * products).sum())
+
+
+def layer_kappa(model: nn.Module, loss_fn: LossFunction, inputs: Tensor, targets: Tensor, layer: str) -> float:
+    """Relative flatness of any layer of any model, from its dense Hessian and the definition."""
+    hessian = exact_hessian(model, loss_fn, [(inputs, targets)], layer)
+    return kappa_of_hessian(hessian, model.get_parameter(parameter_name(model, layer)).detach())

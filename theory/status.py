@@ -8,7 +8,7 @@ from typing import Any
 
 from theory.statement import Certificate, Checked, Counterexample, Sibling, Statement, Status, status_of
 
-HEADER = ["statement", "kind", "status", "channels that hold", "covers", "without an assumption", "stronger claims"]
+HEADER = ["statement", "kind", "status", "channels that hold", "covers", "counterexamples", "false siblings refuted"]
 MEASURED = ["worst residual", "time (s)"]
 
 _STRENGTH: dict[Status | None, int] = {None: 0, "checked": 1, "certified": 2, "proved": 3}
@@ -76,7 +76,7 @@ def run(statement: Statement, *, thorough: bool = False) -> Outcome:
 def row(outcome: Outcome) -> list[str]:
     """The cells of HEADER: the same on every machine where every check holds."""
     statement = outcome.statement
-    status = "CONTRADICTED" if outcome.contradictions else statement.status
+    status = "CONTRADICTED" if outcome.contradictions else str(statement.status)
     if statement.instead:
         status += f" as stated; see {statement.instead}"
     dropped = {c.drops for c in outcome.counterexamples if c.holds}
@@ -87,8 +87,8 @@ def row(outcome: Outcome) -> list[str]:
         status,
         ", ".join(dict.fromkeys(c.channel for c in outcome.certificates if c.holds)) or "none",
         coverage(outcome.certificates),
-        f"fails for {len(dropped)} of {len(statement.assumptions)}",
-        f"{refuted} of {len(outcome.siblings)} refuted",
+        f"{len(dropped)} of {len(statement.assumptions)}",
+        f"{refuted} of {len(outcome.siblings)}",
     ]
 
 

@@ -131,7 +131,9 @@ def test_contraction_is_the_closed_form_on_a_trained_style_network() -> None:
     features = model[:4](inputs)  # type: ignore[index]
     weight = head.weight.detach()
     kappa = torch.einsum("sjtj,st->", hessian, weight @ weight.T)
-    assert float(kappa) == pytest.approx(float(relative_flatness(features.detach(), weight, head.bias.detach())), rel=1e-11)
+    assert float(kappa) == pytest.approx(
+        float(relative_flatness(features.detach(), weight, head.bias.detach())), rel=1e-11
+    )
 
 
 def test_uneven_batches_weigh_samples_alike() -> None:
@@ -189,6 +191,18 @@ def test_a_tied_weight_is_differentiated_in_both_places() -> None:
     inputs, target = torch.randn(4, 3, dtype=torch.float64), torch.arange(4) % 3
     expected = reverse_over_reverse(model, inputs, target, "0")
     assert torch.allclose(exact_hessian(model, cross_entropy, [(inputs, target)], "0"), expected, rtol=1e-10)
+
+
+def test_a_module_that_stands_in_the_model_twice_is_left_whole() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 3)
+    model = nn.Sequential(layer, nn.Tanh(), layer).double()
+    before = layer.weight
+    batch = (torch.randn(4, 3, dtype=torch.float64), torch.arange(4) % 3)
+    found = exact_hessian(model, cross_entropy, [batch], "0")
+    assert layer.weight is before
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
+    assert torch.allclose(found, reverse_over_reverse(model, *batch, "0"), rtol=1e-10)
 
 
 class TestRefusals:
