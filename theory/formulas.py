@@ -53,3 +53,33 @@ def gap_of_loss(loss: Values, num_classes: int) -> NDArray[np.float64]:
     eps = np.asarray(loss, dtype=np.float64)
     # log(e^eps - 1) = eps + log(1 - e^-eps), which overflows at no loss.
     return np.asarray(np.log(num_classes - 1) - eps - np.log(-np.expm1(-eps)))
+
+
+def ufm_gap(decay: Values, num_classes: int, smoothing: float = 0.0) -> NDArray[np.float64]:
+    """D1, D4: the logit gap at the global minimisers of the unconstrained-features model.
+
+    Args:
+        decay: L = sqrt(n l_W l_H) > 0, any shape; n samples in each class, l_W and l_H the weight decays.
+        num_classes: K >= 2.
+        smoothing: a in [0, 1], targets (1 - a) e_y + a/K. L may be 0 where a > 0.
+
+    Returns:
+        log(1/b - K + 1) with b = L + a/K, in nats, the shape of `decay`; 0 where b >= 1/K.
+    """
+    k = num_classes
+    off = np.minimum(np.asarray(decay, dtype=np.float64) + smoothing / k, 1 / k)
+    # 1/b - K + 1 = 1 + (1 - Kb)/b keeps the digits of a small gap.
+    return np.asarray(np.log1p((1 - k * off) / off))
+
+
+def kappa_of_ufm(decay: Values, num_classes: int, smoothing: float = 0.0) -> NDArray[np.float64]:
+    """D1, D4: kappa = ((K-1)^2/K) b (2 - Kb) Delta^2 at those minimisers, b = L + a/K; 0 where b >= 1/K.
+
+    Args:
+        decay: L = sqrt(n l_W l_H) > 0, any shape.
+        num_classes: K >= 2.
+        smoothing: a in [0, 1]; as L -> 0 kappa tends to its value at b = a/K.
+    """
+    k = num_classes
+    off = np.minimum(np.asarray(decay, dtype=np.float64) + smoothing / k, 1 / k)
+    return np.asarray((k - 1) ** 2 / k * off * (2 - k * off) * ufm_gap(decay, k, smoothing) ** 2)
