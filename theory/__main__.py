@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from grokcore.commandline import OneLineParser, run_command
@@ -43,7 +42,6 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"there is no file {words.write}")
     if words.write is not None and "<!-- table theory" not in words.write.read_text(encoding="utf-8"):
         raise UsageError(f"{words.write} has no line <!-- table theory --> and no <!-- end -->")
-    torch.set_num_threads(1)  # The matrices are tiny; threads only wait for each other.
     outcomes = [
         run(statement, thorough=words.thorough)
         for statement in tqdm(chosen, desc="statements", unit="", disable=not sys.stderr.isatty(), leave=False)

@@ -36,6 +36,10 @@ class OneClass:
         """The trace, with K as a symbol."""
         return self.identity * K + (self.corner * _GRAM).trace()
 
+    def form(self, x: tuple[Any, Any], y: tuple[Any, Any]) -> Any:
+        """u^T A v for the vectors u = x_1 e + x_2 1 and v = y_1 e + y_2 1."""
+        return (self @ outer(y, x)).trace()
+
     def explicit(self, classes: int, c: int = 0) -> Any:
         """The matrix written out for a number of classes: the check that this algebra is matrix algebra."""
         e = sympy.zeros(classes, 1)

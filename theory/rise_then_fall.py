@@ -10,7 +10,7 @@ import sympy
 
 from theory.broken_collapse import broken
 from theory.class_symmetry import K
-from theory.collapse_curve import IMPURITY, q
+from theory.collapse_curve import IMPURITY, derive, gamma, q
 from theory.configurations import collapsed
 from theory.oracle import kappa_by_hessian
 from theory.proof import Proof
@@ -47,8 +47,11 @@ def _one_maximum(proof: Proof, log_slope: Any) -> None:
     """Delta^2 U has the logarithmic derivative 2/Delta - s, s = -U'/U; s increases from 0 to 1."""
     # d/dDelta = -q d/dq.
     proof.identity("s = -U'/U, derived from U", q * sympy.diff(IMPURITY, q) / IMPURITY, log_slope)
-    falling = -sympy.diff(log_slope, q).subs({K: 2 + t, q: 1 / (1 + r)})
-    proof.nonnegative("s increases strictly in Delta, every K = 2 + t, q = 1/(1+r)", falling, strictly=True)
+    falling = -sympy.diff(log_slope, q).subs(q, 1 / (1 + r))
+    for text, classes in (("K = 2 + t", 2 + t), ("K = 2", sympy.Integer(2))):
+        inside = IMPURITY.subs({q: 1 / (1 + r), K: classes})
+        proof.nonnegative(f"U > 0, so that log U has slopes ({text})", inside, strictly=True)
+        proof.nonnegative(f"s increases strictly in Delta, q = 1/(1+r) ({text})", falling.subs(K, classes), strictly=True)
     proof.identity("s = 0 at Delta = 0", log_slope.subs(q, 1), 0)
     proof.identity("s -> 1 as Delta -> infinity", sympy.limit(log_slope, q, 0), 1)
     # 2/Delta falls strictly from infinity to 0, so it meets s exactly once: above it before, below it after.
@@ -60,7 +63,8 @@ def _one_maximum(proof: Proof, log_slope: Any) -> None:
 
 @RISE_THEN_FALL.certificate("symbolic", covers="every K >= 2, Delta > 0", relies_on="sympy", whole=True)
 def _maximum_for_every_k(proof: Proof) -> None:
-    """The slope of log(Delta^2 U) changes sign once: the coefficients of polynomials in K - 2 and 1/q - 1."""
+    """B1, then the slope of log(Delta^2 U) changes sign once: the coefficients of polynomials in K - 2 and 1/q - 1."""
+    derive(proof, (1 + gamma**2) * (K - 1) / K)
     _one_maximum(proof, 2 * (1 - q) / ((2 + (K - 2) * q) * (1 + (K - 1) * q)))
     unbounded = sympy.limit(IMPURITY, q, sympy.oo)
     proof.identity("lambda < 0: U -> (K-2)/(K-1), so Delta^2 U is unbounded for K >= 3", unbounded, (K - 2) / (K - 1))

@@ -26,7 +26,6 @@ from theory.oracle import kappa_by_hessian, kappa_matrix_free
 from theory.proof import Proof
 from theory.relu_price import nonnegative_simplices
 
-# beartype picks the list item that it checks by the global `random`, inside strategies too.
 FEW = st.integers(2, 4)
 
 

@@ -29,7 +29,6 @@ from theory.formulas import kappa_at_collapse
 from theory.oracle import head_hessian
 from theory.spectrum import SPECTRUM
 
-# beartype picks the list item that it checks by the global `random`, inside strategies too.
 FEW = st.integers(2, 4)
 MODERATE = st.floats(0.05, 9)
 

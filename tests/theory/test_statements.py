@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from grokcore.documents import with_tables
 from theory import statements
@@ -52,7 +51,6 @@ every_statement = pytest.mark.parametrize("name", list(STATEMENTS))
 
 @cache
 def outcome(name: str) -> Outcome:
-    torch.set_num_threads(1)
     return run(STATEMENTS[name])
 
 
