@@ -3,6 +3,7 @@
 from grokcore.collapse import CollapseReport, cdnv, collapse_report, nearest_mean_agreement
 from grokcore.curvature import exact_hessian
 from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
+from grokcore.factorisation import FlattestReparametrisation, flattest_reparametrisation
 from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatness
 from grokcore.geometry import ClassMoments
 from grokcore.interventions import Intervention
@@ -14,6 +15,7 @@ __all__ = [
     "ClassMoments",
     "CollapseReport",
     "DivergedError",
+    "FlattestReparametrisation",
     "Intervention",
     "NonFiniteError",
     "Report",
@@ -22,6 +24,7 @@ __all__ = [
     "cdnv",
     "collapse_report",
     "exact_hessian",
+    "flattest_reparametrisation",
     "frobenius_surrogate",
     "gini_impurity",
     "measure",

@@ -7,7 +7,7 @@ get: the infimum over A is the minimum over the factorisations of the logit matr
     kappa(P) = mean_i (f_i^T P f_i) Tr(B_i P^{-1}),    B_i = G^T (diag p_i - p_i p_i^T) G,    W~ h_i = G f_i,
 
 over symmetric positive definite r x r matrices P. Along every geodesic of those it is a sum of exponentials, so
-it is convex there, its minimiser is unique up to scale, and a vanishing gradient is a certificate (theory.md B6').
+it is convex there, its minimiser is unique up to scale, and a vanishing gradient is a certificate (theory B6').
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def flattest_reparametrisation(
     Mode: evaluation; runs in float64 without gradients on the inputs' device. Where float64 cannot tell the
     outputs from one-hot (gaps beyond 700), kappa and the infimum are 0 and no step is taken.
 
-    Cost: n (K^2 + r^2) operations an inner step, a few dozen of them. Source: theory.md B6'.
+    Cost: n (K^2 + r^2) operations an inner step, a few dozen of them. Source: theory B6' (`python -m theory "B6'"`).
     """
     _check(features, weight, bias, tolerance, max_iterations)
     share = 64 * torch.finfo(features.dtype).eps if rank_tolerance is None else rank_tolerance

@@ -7,7 +7,7 @@ Relative flatness (Petzka et al., NeurIPS 2021, Definition 3) of a layer with we
 H_st the (s, t) block of the Hessian of the mean loss with respect to W. Low is flat. It is not divided
 by the number of features, and the bias is not part of it. For a softmax cross-entropy head
 
-    kappa = mean_i ||h_i||^2 Var_{s ~ p_i}(w_s),     p_i = softmax(W h_i + b)     (theory.md A2),
+    kappa = mean_i ||h_i||^2 Var_{s ~ p_i}(w_s),     p_i = softmax(W h_i + b)     (theory A2),
 
 so no Hessian is formed and no label enters.
 """
@@ -41,7 +41,7 @@ def relative_flatness(
         weight: the head's weight, one row a class.
         bias: the head's bias; it moves the softmax but is not part of kappa.
         loss: ``"cross_entropy"`` (mean over samples, nats, temperature 1) or ``"squared"``,
-            (1/2)||f(x) - y||^2 summed over outputs, where kappa = ||W||_F^2 mean ||h||^2 (theory.md D5).
+            (1/2)||f(x) - y||^2 summed over outputs, where kappa = ||W||_F^2 mean ||h||^2 (theory D5).
         reduction: ``"mean"`` is kappa; ``"sum"`` and ``"none"`` give the samples' contributions.
 
     Returns:
@@ -54,7 +54,7 @@ def relative_flatness(
     so nothing cancels however large the logit gaps are. Rows closer to each other than 1e-6 of the largest
     centred row lose digits where a gradient is asked for (:func:`grokcore.geometry.squared_distances`).
 
-    Source: Petzka et al. 2021 (definition); theory.md A2 (closed form).
+    Source: Petzka et al. 2021 (definition); theory A2 (closed form; `python -m theory A2`).
     """
     if features.ndim != 2 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -84,7 +84,7 @@ def frobenius_surrogate(
     """The surrogate ||W||_F^2 mean_i (1 - ||p_i||^2) ||h_i||^2 that published code logs as flatness.
 
     It is an upper bound of kappa at temperature 1 on raw features, K - 1 times too large at a centred
-    simplex head, and a shift of every row by one vector moves it at will (theory.md C1-C3).
+    simplex head, and a shift of every row by one vector moves it at will (theory C1 to C3).
 
     Args:
         features: inputs of the head (n, m).
