@@ -29,9 +29,10 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         code = _fail(f"error: {error}", 2)
     except DivergedError as error:
         code = _fail(f"error: training diverged: {error}", 1)
-    except (InterruptedRunError, KeyboardInterrupt) as error:
-        words = f"{str(error) or 'interrupted'}; the same command (without --fresh) goes on from the last checkpoint"
-        code = _fail(words, 130)
+    except InterruptedRunError as error:
+        code = _fail(f"{error}; the same command (without --fresh) goes on from the last checkpoint", 130)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 130)
     except OSError as error:
         code = _fail(f"error: {error.filename or 'the file system'}: {error.strerror or error}", 2)
     except UnicodeError as error:

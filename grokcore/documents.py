@@ -11,7 +11,7 @@ from pathlib import Path
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; cells are plain text, so ``|`` and ``<`` are escaped."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows])
+    return "\n".join(lines + ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows])
 
 
 def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,5 +52,8 @@ def write_text_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _escaped(cell: str) -> str:
-    return cell.replace("|", r"\|").replace("<", "&lt;")
+def escaped(cell: str) -> str:
+    """Plain text as Markdown shows it, in a table too."""
+    for mark in "\\|*~":
+        cell = cell.replace(mark, "\\" + mark)
+    return cell.replace("<", "&lt;")

@@ -23,7 +23,18 @@ from grokcore.documents import markdown, plain, write_tables
 from grokcore.errors import UsageError, without_nan
 from theory import statements
 from theory.statement import Statement
-from theory.status import ASSUMPTIONS_HEADER, HEADER, MEASURED, Outcome, assumption_rows, measured, page, row, run
+from theory.status import (
+    ASSUMPTIONS_HEADER,
+    HEADER,
+    MEASURED,
+    Outcome,
+    assumption_rows,
+    claims,
+    measured,
+    page,
+    row,
+    run,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,8 +90,9 @@ def find(name: str) -> Statement:
 
 
 def tables(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """The Markdown tables by the names of their markers."""
+    """What the documents hold, in Markdown, by the names of their markers."""
     return {
+        "theory/claims": claims(outcomes) + "\n",
         "theory": markdown(HEADER, [row(outcome) for outcome in outcomes]),
         "theory/assumptions": markdown(ASSUMPTIONS_HEADER, assumption_rows(outcomes)),
     }

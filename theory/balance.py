@@ -1,4 +1,4 @@
-"""The balance D = W_L^T W_L - W_{L-1} W_{L-1}^T of two linear layers under flow and descent (the first clause of D3).
+"""The balance D = W_L^T W_L - W_{L-1} W_{L-1}^T of two linear layers under flow and descent (a clause of D3).
 
 W = W_L, V = W_{L-1} and S = sum_i (dloss/dz_i) x_i^T, x_i what enters V: an identity between words in these and
 their transposes holds for matrices of all sizes, whatever is below V, whatever the loss and the biases b of W_L.
@@ -40,9 +40,9 @@ def flow_by_algebra(proof: Proof) -> None:
     slope = last.T @ _LAST + _LAST.T @ last - before @ _BEFORE.T - _BEFORE @ before.T
     balanced = _LAST.T @ _LAST - _BEFORE @ _BEFORE.T
     proof.require("d/dt D = -2 l D: the data terms cancel", slope.equals((-2 * _DECAY) * balanced))
-    start = sympy.Symbol("D0")
-    solution = start * sympy.exp(-2 * _DECAY * _TIME)
-    proof.identity("solved by exp(-2lt) D(0)", sympy.diff(solution, _TIME), -2 * _DECAY * solution)
+    entry, factor = sympy.Function("D")(_TIME), sympy.exp(2 * _DECAY * _TIME)
+    slope_of_scaled = sympy.diff(factor * entry, _TIME).subs(sympy.diff(entry, _TIME), -2 * _DECAY * entry)
+    proof.identity("so d/dt (exp(2lt) D) = 0: no other solution than exp(-2lt) D(0)", slope_of_scaled, 0)
 
 
 def descent_by_algebra(proof: Proof, *, exact: bool = False) -> None:
@@ -54,7 +54,22 @@ def descent_by_algebra(proof: Proof, *, exact: bool = False) -> None:
     if not exact:
         expected = expected + _ETA**2 * (of_last.T @ of_last - of_before @ of_before.T)
     proof.require("a step of gradient descent", (last.T @ last - before @ before.T).equals(expected))
-    # Over t/eta steps: what is added sums to at most eta t max||A^T A - B B^T||, and the factors differ by O(eta).
+
+
+def many_steps_by_algebra(proof: Proof) -> None:
+    """Steps D_{k+1} = r D_k + eta^2 E_k summed: what is added, by a geometric sum, and r^k against exp(-2lt)."""
+    ratio, steps, start, added, now = sympy.symbols("r k D0 T E", positive=True)
+    # D_k = r^k D_0 + eta^2 T_k with T_0 = 0: one more step, then the triangle inequality ||T_{k+1}|| <= r ||T_k|| + e,
+    # e = max||E||, whose solution from 0 is the geometric sum times e.
+    after = ratio * (ratio**steps * start + _ETA**2 * added) + _ETA**2 * now
+    text = "induction: D_{k+1} = r^(k+1) D_0 + eta^2 T_{k+1}, T_{k+1} = r T_k + E_k"
+    proof.identity(text, after, ratio ** (steps + 1) * start + _ETA**2 * (ratio * added + now))
+    total = (1 - ratio**steps) / (1 - ratio)
+    text = "the geometric sum: r (1 - r^k)/(1 - r) + 1 = (1 - r^(k+1))/(1 - r)"
+    proof.identity(text, ratio * total + 1, total.subs(steps, steps + 1))
+    kept = 1 - _ETA * _DECAY
+    bound = _ETA / (_DECAY * (2 - _ETA * _DECAY))
+    proof.identity("its bound: eta^2 / (1 - r) = eta / (l (2 - eta l))", _ETA**2 / (1 - kept**2), bound)
     factor = sympy.exp(2 * _TIME / _ETA * sympy.log(kept)) - sympy.exp(-2 * _DECAY * _TIME)
     first_order = sympy.limit(factor / _ETA, _ETA, 0)
     limit = -(_DECAY**2) * _TIME * sympy.exp(-2 * _DECAY * _TIME)
@@ -85,15 +100,18 @@ def descent_measured(proof: Proof, *, exact: bool = False) -> None:
     """Steps of gradient descent on that network, and how its error at time 1 falls with eta."""
     network = Network()
     for rate, steps in ((0.1, 10), (0.3, 4)):
-        states, kept, total = network.gradient_descent(rate, steps), (1 - rate * network.decay) ** 2, 0.0
+        states, kept, largest = network.gradient_descent(rate, steps), (1 - rate * network.decay) ** 2, 0.0
         for before, after in itertools.pairwise(states):
             slope = gradients(network.data_loss, before)
             added = slope["last"].T @ slope["last"] - slope["before"] @ slope["before"].T
             expected = kept * balance(before) + (0.0 if exact else rate**2) * added
             proof.close(f"eta = {rate:g}: a step", balance(after), expected, rel=1e-11)
-            total += rate**2 * float(added.norm())
+            largest = max(largest, float(added.norm()))
         left = float((balance(states[-1]) - kept**steps * balance(states[0])).norm())
-        proof.at_most(f"eta = {rate:g}: off (1 - eta l)^2k D by at most eta^2 times the sum", left, total)
+        bound = rate * largest / (network.decay * (2 - rate * network.decay))
+        proof.at_most(
+            f"eta = {rate:g}, {steps} steps: off r^k D(0) by at most eta max||E|| / (l (2 - eta l))", left, bound
+        )
     errors = [
         off_the_law(states[0], states[-1], math.exp(-2 * network.decay))
         for states in (network.gradient_descent(1 / steps, steps) for steps in (100, 200))

@@ -1,24 +1,21 @@
 """Two clocks: balance and within-class collapse take time of the order of 1/decay, early growth does not (D3).
 
-The flows are in :mod:`theory.flows`, the rates near optimum and origin in :mod:`theory.rates` (algebra) and
-:mod:`theory.rates_measured` (exact Hessians).
+Its clauses, a file each: :mod:`theory.balance`, :mod:`theory.contraction`, and the rates near optimum and origin in
+:mod:`theory.rates` (algebra) and :mod:`theory.rates_measured` (exact Hessians). The flows are in :mod:`theory.flows`.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
-import sympy
 import torch
-import z3
 from torch import Tensor
 
 from theory import balance as balance_law
 from theory import rates, rates_measured
 from theory.class_symmetry import K
-from theory.configurations import generator_of, normal
+from theory.contraction import contraction_by_algebra, contraction_measured, spread
 from theory.flows import Network, State, balance, free_features, gradients, off_the_law, runge_kutta
 from theory.proof import Proof
 from theory.statement import Statement
@@ -26,118 +23,42 @@ from theory.statement import Statement
 TWO_CLOCKS = Statement(
     "two_clocks",
     label="D3",
-    claim="Gradient flow: W_L^T W_L - W_{L-1} W_{L-1}^T decays exactly as exp(-2lt), for any loss; a step eta of "
-    "gradient descent multiplies it by (1 - eta l)^2 and adds eta^2 (A^T A - B B^T), A and B the data gradients of W_L "
-    "and W_{L-1}. Free features: two samples of one class approach at least as exp(-l_H t), whatever W(t); near the "
-    "optimum at l_H (1 + Delta p_t) once, l_H (1 + Delta/K) K - 2 times, l_H m - K + 1 times; at the origin growth is "
-    "1/(K sqrt n) - l, at the optimum every rate is l times a function of (Delta, K).",
+    claim="Gradient flow: D = W_L^T W_L - W_{L-1} W_{L-1}^T is exp(-2lt) D(0), for any loss; a step eta of gradient "
+    "descent multiplies it by r = (1 - eta l)^2 and adds eta^2 E, E = A^T A - B B^T, A and B the data gradients of W_L "
+    "and W_{L-1}, so that k steps (0 < eta l < 2) leave it within eta max||E|| / (l (2 - eta l)) of r^k D(0), and "
+    "r^k -> exp(-2lt) at t = k eta with an error O(eta). "
+    "Free features: two samples of one class approach at least as exp(-l_H t), whatever W(t); linearised at the "
+    "optimum at l_H (1 + Delta p_t) once, l_H (1 + Delta/K) K - 2 times, l_H m - K + 1 times; at the origin the "
+    "fastest growth is 1/(K sqrt n) - l, at the optimum every rate is l times a function of (Delta, K).",
     latex=r"\tfrac{d}{dt}D=-2\lambda D,\quad \|h_i-h_j\|(t)\le e^{-\lambda_H t}\|h_i-h_j\|(0),\quad "
     r"\text{early } \tfrac1{K\sqrt n}-\lambda,\quad \text{late } \lambda\cdot f(\Delta,K)",
     assumptions={
         "linear_between": "layer L - 1 feeds W_L without a nonlinearity",
-        "no_normalisation": "nor a normalisation",
+        "no_normalisation": "nor a normalisation, be it linear, by fixed statistics",
         "no_inner_bias": "layer L - 1 has no bias (with one, a, decayed too: D - a a^T follows the law)",
-        "same_decay": "W_L and W_{L-1} have one decay l (l_W = l_H = l in the growth rate)",
+        "same_decay": "W_L and W_{L-1} have one decay l (l_W = l_H = l at the origin and in 'every rate')",
         "plain_gradient": "the velocity is minus the gradient: neither momentum nor coordinatewise scaling",
         "same_class": "the two samples that approach have one label",
         "convex_loss": "of the free features: the loss is convex in the logits, as the cross-entropy is",
         "free_features": "each feature is a variable of its own, with the gradient of the mean over N samples",
-        "optimum": "the late rates: a global minimiser of D1 (m >= K - 1)",
+        "optimum": "the late rates: a global minimiser of D1, m >= K - 1 and sqrt(n l_W l_H) < 1/K (else the origin)",
         "balanced": "the rates at optimum and origin: n samples in every class",
     },
     source="balance: Arora et al. 2018, Du et al. 2018, with decay; descent, contraction and rates: new",
     kind="equality",
 )
 
-# Free features: z, z' the logits of two samples of one class, p, p' their softmax.
-
-
-def _contraction_by_algebra(proof: Proof, rate: int = 1) -> None:
-    weight, bias = sympy.Matrix(3, 2, sympy.symbols("w:6")), sympy.Matrix(sympy.symbols("b:3"))
-    one, other = sympy.Matrix(sympy.symbols("h:2")), sympy.Matrix(sympy.symbols("k:2"))
-    p, q, e = (sympy.Matrix(sympy.symbols(f"{name}:3")) for name in "pqe")
-    l_h, samples = sympy.symbols("l_H N", positive=True)
-    velocity = -weight.T * ((p - e) - (q - e)) / samples - l_h * (one - other)
-    paired = ((weight * one + bias) - (weight * other + bias)).dot(p - q)
-    growth = 2 * (one - other).dot(velocity)
-    expected = -2 * paired / samples - 2 * l_h * (one - other).dot(one - other)
-    proof.identity("d/dt ||h - h'||^2 = -(2/N) <z - z', p - p'> - 2 l_H ||h - h'||^2", growth, expected)
-    for classes in (2, 3, 4):
-        _symmetric_divergence(proof, classes)
-        _variance_along(proof, classes)
-    x, y, difference, const = sympy.symbols("x y D c")
-    left = (x - y + const) * difference - (x - y) * difference
-    proof.identity("every K, term by term: const (p - p') is left, which sums to 0", left, const * difference)
-    inner, decay, square = z3.Reals("G l_H s")
-    slope = -2 * inner - 2 * decay * square
-    text = f"G = <z - z', p - p'>/N >= 0 and s = ||h - h'||^2 give ds/dt <= -2 ({rate} l_H) s"
-    proof.unsatisfiable(text, [inner >= 0, decay > 0, square >= 0, slope > -2 * rate * decay * square])
-
-
-def _symmetric_divergence(proof: Proof, classes: int) -> None:
-    # z = log p + const: with sum p = sum p' = 1 the constants drop out, and each term has two factors of one sign.
-    logs, others = sympy.symbols(f"a:{classes}"), sympy.symbols(f"c:{classes}")
-    p, q = list(sympy.symbols(f"p:{classes}")), list(sympy.symbols(f"q:{classes}"))
-    p[-1], q[-1] = 1 - sum(p[:-1]), 1 - sum(q[:-1])
-    shift, shifted = sympy.symbols("s r")
-    inner = sum((logs[s] + shift - others[s] - shifted) * (p[s] - q[s]) for s in range(classes))
-    terms = sum((logs[s] - others[s]) * (p[s] - q[s]) for s in range(classes))
-    proof.identity(f"K = {classes}: <z - z', p - p'> = sum (p - p')(log p - log p')", inner, terms)
-
-
-def _variance_along(proof: Proof, classes: int) -> None:
-    # The second derivation: <z - z', p - p'> is this, integrated from z' to z.
-    p, v = sympy.symbols(f"p:{classes}"), sympy.symbols(f"v:{classes}")
-    form = sum(p) * sum(p[s] * v[s] ** 2 for s in range(classes)) - sum(a * b for a, b in zip(p, v, strict=True)) ** 2
-    squares = sum(p[s] * p[t] * (v[s] - v[t]) ** 2 for s, t in itertools.combinations(range(classes), 2))
-    proof.identity(f"K = {classes}: v^T (diag p - p p^T) v = sum over pairs p_s p_t (v_s - v_t)^2", form, squares)
-
-
-def _contraction_measured(proof: Proof, rate: float = 1.0) -> None:
-    decay, labels = 0.2, torch.arange(3).repeat_interleave(2)
-    for seed, (m, free) in enumerate(((4, True), (4, False), (2, False))):
-        generator = generator_of(seed)
-        start = {"features": normal(generator, 6, m)}
-        if free:
-            start["head"] = normal(generator, 3, m)
-        fixed, swing = normal(generator, 3, m), 3 * normal(generator, 3, m)
-
-        def head(t: float, state: State, fixed: Tensor = fixed, swing: Tensor = swing) -> Tensor:
-            return state["head"] if "head" in state else fixed + math.sin(7 * t) * swing
-
-        velocity = free_features(head, labels, decay, decay_head=0.1)
-        for time in (0.5, 2.0):
-            ended = runge_kutta(velocity, start, time, 40)
-            first, last = (_spread(state["features"]) for state in (start, ended))
-            text = f"m = {m}, {'W by its own gradient' if free else 'W(t) at will'}, t = {time:g}"
-            proof.at_most(text, last, math.exp(-rate * decay * time) * first, slack=1e-6)
-
-
-def _spread(features: Tensor) -> Tensor:
-    """||h_i - h_j|| of the two samples of each class, which lie next to each other."""
-    distances: Tensor = (features[::2] - features[1::2]).norm(dim=1)
-    return distances
-
 
 @TWO_CLOCKS.certificate("symbolic", covers="every size, loss, K, m, n, Delta", relies_on="sympy, z3", whole=True)
 def _by_algebra(proof: Proof) -> None:
-    """Balance in words of matrices of any size; contraction by sums over classes; rates with K, Delta, n as symbols."""
+    """Balance in words of matrices of any size; contraction by Gronwall's lemma; rates with K, Delta, n as symbols."""
     balance_law.flow_by_algebra(proof)
     balance_law.descent_by_algebra(proof)
-    _contraction_by_algebra(proof)
+    balance_law.many_steps_by_algebra(proof)
+    contraction_by_algebra(proof)
     rates.within_by_algebra(proof)
     rates.origin_by_algebra(proof)
     rates.optimum_by_algebra(proof)
-
-
-@TWO_CLOCKS.certificate("rigorous", covers="softmax is monotone, every K: term by term", relies_on="z3")
-def _monotone(proof: Proof) -> None:
-    """(p - p')(log p - log p') < 0 is unsatisfiable where log is increasing."""
-    p, q, log_p, log_q = z3.Reals("p q log_p log_q")
-    increasing = [z3.Implies(p > q, log_p > log_q), z3.Implies(p < q, log_p < log_q)]
-    proof.unsatisfiable(
-        "no term of sum (p - p')(log p - log p') is negative", [*increasing, (p - q) * (log_p - log_q) < 0]
-    )
 
 
 @TWO_CLOCKS.certificate("numeric", covers="a ReLU network, free features", relies_on="Runge-Kutta, automatic gradients")
@@ -145,7 +66,7 @@ def _simulated(proof: Proof) -> None:
     """Simulated flows and descents: balance under three losses, steps of descent, distances within classes."""
     balance_law.flow_measured(proof)
     balance_law.descent_measured(proof)
-    _contraction_measured(proof)
+    contraction_measured(proof)
 
 
 @TWO_CLOCKS.certificate("numeric", covers="K = 2..5, m = K - 1 and more, n = 1..4", relies_on="exact joint Hessians")
@@ -171,8 +92,9 @@ def _relu_between(proof: Proof) -> None:
 
 @TWO_CLOCKS.without("no_normalisation")
 def _normalised(proof: Proof) -> None:
-    """A layer norm between the last two layers."""
-    _breaks(proof, Network(between=lambda entering: torch.nn.functional.layer_norm(entering, (4,))))
+    """Each feature divided by a fixed number, as batch normalisation does at evaluation: linear all the same."""
+    deviations = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
+    _breaks(proof, Network(between=lambda entering: entering / deviations))
 
 
 @TWO_CLOCKS.without("no_inner_bias")
@@ -220,7 +142,7 @@ def _apart(proof: Proof, features: list[list[float]], labels: list[int], **optio
     velocity = free_features(lambda _, __: _ROWS, torch.tensor(labels), 0.01, **options)
     start = {"features": torch.tensor(features, dtype=torch.float64)}
     end = runge_kutta(velocity, start, 2.0, 40)
-    first, last = (float(_spread(state["features"])[0]) for state in (start, end))
+    first, last = (float(spread(state["features"])[0]) for state in (start, end))
     proof.exceeds("distance after time 2 against exp(-2 l_H) of the first", last, math.exp(-0.02) * first)
 
 
@@ -252,7 +174,7 @@ def _shared_layer(proof: Proof) -> None:
 
     start = {"v": 0.2 * _ROWS[:1, :1], "w": 0.2 * _ROWS[:, :1]}
     end = runge_kutta(velocity, start, 2.0, 40)
-    first, last = (float(_spread(inputs @ state["v"].T)[0]) for state in (start, end))
+    first, last = (float(spread(inputs @ state["v"].T)[0]) for state in (start, end))
     proof.exceeds("distance after time 2 against exp(-2 l) of the first", last, math.exp(-0.02) * first)
 
 
@@ -270,8 +192,8 @@ def _exact_for_descent(proof: Proof) -> None:
 @TWO_CLOCKS.sibling
 def _twice_the_rate(proof: Proof) -> None:
     """Two samples of one class approach at least as exp(-2 l_H t)."""
-    _contraction_by_algebra(proof, rate=2)
-    _contraction_measured(proof, rate=2.0)
+    contraction_by_algebra(proof, rate=2)
+    contraction_measured(proof, rate=2.0)
 
 
 @TWO_CLOCKS.sibling

@@ -121,10 +121,10 @@ def _written_out(rows: list[tuple[Any, Any]], c: int, radius: Any, mean: Any, r:
     at = {w[s, j]: (scale * rows[s][j] if j < 2 else 0) for s in range(classes) for j in range(3)}
     total = sympy.Integer(0)
     for s in range(classes):
-        for u in range(classes):
+        for u in range(s + 1):
             inner = sum(at[w[s, j]] * at[w[u, j]] for j in range(3))
-            trace = sum(sympy.diff(loss, w[s, j], w[u, j]) for j in range(3))
-            total += inner * trace.subs(at)
+            trace = sum(loss.diff(w[s, j]).diff(w[u, j]) for j in range(3))
+            total += (1 if s == u else 2) * inner * trace.subs(at)
     # e^(-k D / (2K)) = r^k, term by term.
     return total.replace(sympy.exp, lambda z: r ** (-2 * classes * sympy.expand(z) / sympy.Symbol("D")))
 

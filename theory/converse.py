@@ -1,7 +1,6 @@
-"""What flatness does not imply (B7, B6r); B9 is listed here with them, and proved in :mod:`theory.relu_price`.
+"""Flat heads with low loss need no collapse: noise that the head does not see, and noise that it does (B7).
 
-Flat heads need no collapse, and collapse is not the flattest at its loss. The heads that show it are built in
-:mod:`theory.noncollapsed`.
+The heads that show it are built in :mod:`theory.noncollapsed`.
 """
 
 from __future__ import annotations
@@ -13,16 +12,14 @@ from typing import Any
 import sympy
 import torch
 
-from theory.class_symmetry import CENTRING, K, softmax_hessian
+from theory.class_symmetry import CENTRING, K, OneClass, softmax_hessian
+from theory.collapse_curve import IMPURITY, averaged, p_other, p_true, q
 from theory.configurations import Head, collapsed
 from theory.formulas import kappa_at_collapse
-from theory.noncollapsed import collapse_of, product_of_two, with_idle_samples, with_noise_in_span, with_silent_noise
+from theory.noncollapsed import collapse_of, with_noise_in_span, with_silent_noise
 from theory.oracle import kappa_by_hessian, kappa_matrix_free
 from theory.proof import Proof
-from theory.relu_price import RELU_PRICE
 from theory.statement import Statement
-
-__all__ = ["CONVERSE_FAILS", "FLATTEST_AT_ITS_LOSS", "RELU_PRICE"]
 
 CONVERSE_FAILS = Statement(
     "converse_fails",
@@ -47,66 +44,68 @@ CONVERSE_FAILS = Statement(
     kind="existence",
 )
 
-FLATTEST_AT_ITS_LOSS = Statement(
-    "flattest_at_its_loss",
-    label="B6r",
-    claim="Among all heads and features with the same training loss the collapsed one has the least kappa.",
-    latex=r"L(W,b,h) = \varepsilon \implies \kappa(W,b,h) \ge \tfrac{K-1}{K}\Delta_\varepsilon^2 U(\Delta_\varepsilon)",
-    assumptions={},
-    source="new",
-    kind="lower",
-    status="refuted",
-    instead="flattest_given_outputs",
-)
-
-# B7, every K.
+# Every K.
 
 _SIGMA, _M, _G, _LAM = sympy.symbols("sigma M G lam", positive=True)
 _g = _M**2 * K / (K - 1)
+_GRAM: OneClass = _g * CENTRING
+"""C^T C of the centred class means, the columns of C (m x K); W = lam C^T."""
+
+
+def _mean_norm(proof: Proof) -> Any:
+    """mean ||h||^2 of h = mu_c + v, whatever the directions of mu_G and of the noise."""
+    centred, mean, noise = sympy.symbols("m g v")
+    found = averaged((mean + centred + noise) ** 2, centred, noise)
+    text = "no cross term is left in mean ||h||^2, each coordinate, any mu_G"
+    proof.identity(text, found, centred**2 + mean**2 + noise**2)
+    return found.subs({centred: _M, mean: _G, noise: _SIGMA * _M})
+
+
+def _papyan(proof: Proof, heard: Any, claimed: Any) -> None:
+    """Papyan's NC1 = Tr(Sigma_W Sigma_B^+)/K of noise v with mean ||C^T v||^2 = `heard`."""
+    square, line = _GRAM @ _GRAM, _g * _GRAM
+    # So Sigma_B = C C^T/K has the one eigenvalue g/K off its kernel, and Sigma_B^+ = (K/g) C C^T/g.
+    proof.identity("(C^T C)^2 = g C^T C: the identity", square.identity, line.identity)
+    proof.identity("... and the corner", square.corner, line.corner)
+    found = K / _g * heard / _g / K
+    proof.identity("Papyan's NC1 = mean v^T Sigma_B^+ v/K = mean ||C^T v||^2/g^2", found, claimed)
+
+
+def _metrics(proof: Proof) -> None:
+    """The metrics that see the amount of the noise alone: none of them holds Delta."""
+    within, between = (_SIGMA * _M) ** 2, _GRAM.trace() / K
+    proof.identity("Tr Sigma_W / Tr Sigma_B = sigma^2, whatever Delta", within / between, _SIGMA**2)
+    pairs = within / _squared_distance(_GRAM)
+    proof.identity("CDNV = V/||mu_c - mu_d||^2 = sigma^2 (K-1)/(2K)", pairs, _SIGMA**2 * (K - 1) / (2 * K))
+
+
+def _squared_distance(gram: OneClass) -> Any:
+    """||x_c - x_d||^2 for c != d from the Gram matrix of the x, which is the same for every pair."""
+    same = gram.form((1, 0), (1, 0))
+    other = (gram.form((1, 0), (0, 1)) - same) / (K - 1)
+    return 2 * (same - other)
 
 
 def _silent_noise(proof: Proof, papyan: Any) -> None:
     """First part: norms and logits by inner products, Var_p(w) by the one-class algebra."""
-    q = sympy.Symbol("q", positive=True)
-    b = q / (1 + (K - 1) * q)
-    impurity = (K - 1) * q * (2 + (K - 2) * q) / (1 + (K - 1) * q) ** 2
-    variance = _LAM**2 * _g * (softmax_hessian(1 - (K - 1) * b, b) @ CENTRING).trace()
-    for k in (2, 3):
-        centring, zero = sympy.eye(k) - sympy.ones(k, k) / k, [0] * k
-        noise = sympy.Matrix([*zero, *sympy.symbols("v:2")])
-        mean = sympy.Matrix(sympy.symbols(f"a:{k + 2}"))
-        norms = []
-        for c in range(k):
-            h = _M * sympy.Matrix([*centring[:, c], 0, 0]) + mean
-            norms += [(h + noise).dot(h + noise), (h - noise).dot(h - noise)]
-        parts = _M**2 * (1 - sympy.Rational(1, k)) + mean.dot(mean) + noise.dot(noise)
-        proof.identity(f"K = {k}: no cross term is left in mean ||h||^2, any mu_G", sum(norms) / (2 * k), parts)
-    mean_norm = _M**2 + _G**2 + (_SIGMA * _M) ** 2
+    variance = (softmax_hessian(p_true, p_other) @ (_LAM**2 * _GRAM)).trace()
     gap = _LAM * _g
-    claimed = (1 + _SIGMA**2 + _G**2 / _M**2) * (K - 1) / K * gap**2 * impurity
-    proof.identity("mean ||h||^2 Var_p(w) = (1+sigma^2+gamma^2) ((K-1)/K) Delta^2 U", mean_norm * variance, claimed)
+    claimed = (1 + _SIGMA**2 + _G**2 / _M**2) * (K - 1) / K * gap**2 * IMPURITY
+    text = "mean ||h||^2 Var_p(w) = (1+sigma^2+gamma^2) ((K-1)/K) Delta^2 U"
+    proof.identity(text, _mean_norm(proof) * variance, claimed)
     D = sympy.Symbol("Delta", positive=True)
     proof.require("Delta^2 q -> 0 as Delta -> oo", sympy.limit(D**2 * sympy.exp(-D), D, sympy.oo) == 0)
-    proof.identity("U/q -> 2(K-1)", sympy.cancel(impurity / q).subs(q, 0), 2 * (K - 1))
-    within, between = (_SIGMA * _M) ** 2, (_g * CENTRING).trace() / K
-    proof.identity("Tr Sigma_W / Tr Sigma_B = sigma^2, whatever Delta", within / between, _SIGMA**2)
-    # In the coordinates (P, 0) of the span and its complement; P is its own pseudo-inverse.
-    for k in (2, 3):
-        centring = sympy.eye(k) - sympy.ones(k, k) / k
-        size = _g.subs(K, k) / k
-        between_plus = sympy.diag(centring / size, 0)
-        text = f"K = {k}: Sigma_B Sigma_B^+ Sigma_B = Sigma_B"
-        sigma_b = sympy.diag(size * centring, 0)
-        proof.identity(text, sigma_b * between_plus * sigma_b, sigma_b)
-        sigma_w = sympy.diag(sympy.zeros(k, k), within)
-        found = (sigma_w * between_plus).trace() / k
-        proof.identity(f"K = {k}: Papyan's NC1 of noise off the span", found, sympy.sympify(papyan).subs(K, k))
+    proof.identity("U/q -> 2(K-1)", sympy.cancel(IMPURITY / q).subs(q, 0), 2 * (K - 1))
+    proof.identity("the outputs are those of collapse: e^loss = 1/p_y = 1 + (K-1) q -> 1", 1 / p_true, 1 + (K - 1) * q)
+    _metrics(proof)
+    # C^T v = W v/lam = 0.
+    _papyan(proof, sympy.Integer(0), papyan)
 
 
 def _noise_in_span(proof: Proof, eta: Any) -> None:
     """Second part: the logit margins that are left, then 1 - p_y and U, each as an explicit sum of squares."""
     D = sympy.Symbol("Delta", positive=True)
-    distance = _LAM**2 * _g * (2 * CENTRING.identity)
+    distance = _squared_distance(_LAM**2 * _GRAM)
     # <w_y - w_j, v> >= -||w_y - w_j|| ||v|| by Cauchy-Schwarz.
     lost = (distance * (_SIGMA * _M) ** 2).subs(_LAM, D / _g)
     proof.identity("||w_y - w_j||^2 ||v||^2 = (eta Delta)^2", lost, (eta * D) ** 2)
@@ -120,17 +119,16 @@ def _noise_in_span(proof: Proof, eta: Any) -> None:
     proof.nonnegative("the loss log(1 + S) <= S: equal at S = 0, and the slope of S - log(1 + S) is >= 0", slope)
     proof.identity("2 x - U = x^2 + sum_(s != y) p_s^2, x = 1 - p_y", 2 * x - (1 - (1 - x) ** 2 - rest), x**2 + rest)
     # At a simplex head kappa = (||w_s - w_t||^2/2) mean ||h||^2 U (A5).
-    factor = (distance / 2 * _M**2 * (1 + _SIGMA**2 + _G**2 / _M**2)).subs(_LAM, D / _g)
+    factor = (distance / 2 * _mean_norm(proof)).subs(_LAM, D / _g)
     claimed = (1 + _SIGMA**2 + _G**2 / _M**2) * (K - 1) / K * D**2
     proof.identity("||w_s - w_t||^2/2 mean ||h||^2 = (1+sigma^2+gamma^2) ((K-1)/K) Delta^2", factor, claimed)
     proof.identity("eta < 1 iff sigma^2 < K/(2(K-1))", eta**2 - 1, (_SIGMA**2 / (K / (2 * (K - 1))) - 1))
     slack = sympy.Symbol("d", positive=True)
     limit = sympy.limit(D**2 * sympy.exp(-slack * D), D, sympy.oo)
     proof.require("Delta^2 e^-(1-eta) Delta -> 0 as Delta -> oo for eta < 1", limit == 0)
-    within = (_SIGMA * _M) ** 2
-    proof.identity("Papyan's NC1 = sigma^2 (K-1)/K", within * (K - 1) / (K * _M**2), _SIGMA**2 * (K - 1) / K)
-    pairs = within / (_g * 2 * CENTRING.identity)
-    proof.identity("CDNV = V/||mu_c - mu_d||^2 = sigma^2 (K-1)/(2K)", pairs, _SIGMA**2 * (K - 1) / (2 * K))
+    _metrics(proof)
+    # On the span C C^T = g, so ||C^T v||^2 = g ||v||^2.
+    _papyan(proof, _g * (_SIGMA * _M) ** 2, _SIGMA**2 * (K - 1) / K)
 
 
 def _eta_squared_root() -> Any:
@@ -247,93 +245,3 @@ def _seen_by_papyan(proof: Proof) -> None:
     """Silent noise also keeps Papyan's NC1 at sigma^2 (K-1)/K."""
     _silent_noise(proof, _SIGMA**2 * (K - 1) / K)
     _silent_heads(proof, lambda sigma, k: sigma**2 * (k - 1) / k)
-
-
-# B6r: idle samples, and a product of two binary heads.
-
-
-@FLATTEST_AT_ITS_LOSS.certificate("symbolic", covers="every K >= 2, 0 < eps < log K", relies_on="sympy", whole=True)
-def _idle_family(proof: Proof) -> None:
-    """A share of samples at h = 0, where the loss is log K and kappa has no part, the others at a growing margin."""
-    a, d, small = sympy.symbols("a d eps_1", positive=True)
-    # eps = eps' + a and log K = eps + d: every loss in (eps', log K).
-    loss, top = small + a, small + a + d
-    share = (loss - small) / (top - small)
-    proof.identity("s log K + (1 - s) eps' = eps", share * top + (1 - share) * small, loss)
-    proof.nonnegative("s > 0", share, strictly=True)
-    proof.nonnegative("s < 1, so kappa = (1 - s) kappa' < kappa'", 1 - share, strictly=True)
-    D, q, r, t = sympy.symbols("Delta q r t", positive=True)
-    impurity = (K - 1) * q * (2 + (K - 2) * q) / (1 + (K - 1) * q) ** 2
-    proof.require("Delta^2 q -> 0 as Delta -> oo", sympy.limit(D**2 * sympy.exp(-D), D, sympy.oo) == 0)
-    proof.nonnegative("U <= 2 (K-1) q, so kappa' -> 0", (2 * (K - 1) * q - impurity).subs(K, 2 + t))
-    proof.nonnegative("the same at K = 2", (2 * (K - 1) * q - impurity).subs(K, 2))
-    at_collapse = impurity.subs(q, 1 / (1 + r))
-    proof.nonnegative("kappa of the collapsed head is positive", at_collapse.subs(K, 2 + t), strictly=True)
-    proof.nonnegative("the same at K = 2", at_collapse.subs(K, 2), strictly=True)
-
-
-def _idle_heads(proof: Proof, gap: float, idle_of: Callable[[float, int], int]) -> list[list[float]]:
-    found = []
-    for k in range(2, 2 + proof.cases(4, 8)):
-        head = collapsed(K=k, m=k - 1, gap=gap)
-        kappas = [kappa_by_hessian(head)]
-        for count in (40, 400):
-            idle = idle_of(count * head.loss / math.log(k), count)
-            rival = with_idle_samples(k, k - 1, head.loss, idle=idle, count=count)
-            proof.close(f"K = {k}, {idle} of {count} idle: the same loss", rival.loss, head.loss, rel=1e-9)
-            kappas.append(kappa_by_hessian(rival))
-            text = f"K = {k}, {idle} of {count} idle: kappa {kappas[-1]:.3g} < {kappas[0]:.3g}"
-            proof.require(text, kappas[-1] < kappas[0])
-        found.append(kappas)
-    return found
-
-
-@FLATTEST_AT_ITS_LOSS.certificate("numeric", covers="K = 2..5, Delta = 3.5", relies_on="exact Hessians")
-def _idle_measured(proof: Proof) -> None:
-    """The same loss and a falling kappa by exact Hessians, with as many idle samples as fit."""
-    for kappas in _idle_heads(proof, 3.5, lambda most, count: math.ceil(most) - 1):
-        proof.require("the more idle samples fit the flatter", kappas[2] < kappas[1])
-
-
-@FLATTEST_AT_ITS_LOSS.certificate(
-    "symbolic", covers="K = 4, Delta > log 3: even at the same loss on every sample, and with NC1", relies_on="sympy"
-)
-def _product_family(proof: Proof) -> None:
-    """A product of two binary heads whose first factor costs nothing in the limit."""
-    A, B, s, t, r1, r2 = sympy.symbols("A B s t r_1 r_2", positive=True)
-    rows = sympy.Matrix([[A, B], [A, -B], [-A, B], [-A, -B]])
-    p = sympy.Matrix([r1 * r2, r1 * (1 - r2), (1 - r1) * r2, (1 - r1) * (1 - r2)])
-    mean = rows.T * p
-    variance = sum(p[i] * rows[i, :].dot(rows[i, :]) for i in range(4)) - mean.dot(mean)
-    split = 4 * A**2 * r1 * (1 - r1) + 4 * B**2 * r2 * (1 - r2)
-    proof.identity("Var_p(w) adds over the factors", variance, split)
-    L, D, rho, x, log3 = sympy.symbols("L delta rho x l", positive=True)
-    kappa = ((s**2 + t**2) * split).subs({A: L / (2 * s), B: D / (2 * t)}).subs(s, rho * t)
-    terms = (1 + rho**2) * (D**2 * r2 * (1 - r2) + L**2 * r1 * (1 - r1) / rho**2)
-    proof.identity("kappa, with rho = s/t and the gaps L, delta", kappa, terms)
-    y = sympy.Symbol("y", positive=True)
-    proof.nonnegative("r_1 (1 - r_1) <= e^-L", (y - y / (1 + y) ** 2))
-    limit = sympy.limit(L**2 * sympy.exp(-L) / sympy.exp(-L / 4), L, sympy.oo)
-    proof.require("with rho^2 = e^(-L/4) the first factor's part -> 0", limit == 0)
-    # Then r_2 -> p_t = 1 - x: delta = log((1-x)/x) = Delta - log 3, for q = x/(3 p_t).
-    proof.identity("q = x/(3 (1 - x)) has p_t = 1 - x", 1 / (1 + 3 * x / (3 * (1 - x))), 1 - x)
-    collapse = sympy.Rational(3, 4) * (D + log3) ** 2 * x * (2 - 4 * x / 3)
-    margin = (collapse - D**2 * x * (1 - x)).subs(x, 1 / (2 + y))
-    proof.nonnegative("below collapse for x < 1/2, delta > 0", margin, strictly=True)
-
-
-@FLATTEST_AT_ITS_LOSS.certificate("numeric", covers="K = 4, Delta = 2, 4, 6", relies_on="exact Hessians")
-def _product_measured(proof: Proof) -> None:
-    """The product head: the same loss on every sample as the collapsed one, NC1, and a lower kappa."""
-    for gap in (2.0, 4.0, 6.0):
-        head = collapsed(K=4, m=3, gap=gap)
-        rival = product_of_two(head.loss, 12.0 + gap)
-        true, target = (h.probabilities.gather(1, h.labels[:, None]) for h in (rival, head))
-        proof.close(f"Delta = {gap}: the same p_y on every sample", true, target)
-        proof.exceeds(f"Delta = {gap}: kappa of collapse", kappa_by_hessian(head), 1.5 * kappa_by_hessian(rival))
-
-
-@FLATTEST_AT_ITS_LOSS.sibling
-def _any_share(proof: Proof) -> None:
-    """Moving any share of samples to h = 0 at equal loss lowers kappa, whatever the loss (here Delta = 1/2)."""
-    _idle_heads(proof, 0.5, lambda most, count: count // 10)

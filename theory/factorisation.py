@@ -231,7 +231,7 @@ Criterion = Callable[[Head], bool]
 def equal_ranks(head: Head) -> bool:
     """rank H = rank W~ = rank W~ H, or H = 0, or W~ = 0."""
     rows = head.weight - head.weight.mean(0)
-    ranks = [int(torch.linalg.matrix_rank(x)) for x in (head.features, rows, head.features @ rows.T)]
+    ranks = [int(torch.linalg.matrix_rank(x, rtol=1e-10)) for x in (head.features, rows, head.features @ rows.T)]
     return len(set(ranks)) == 1 or 0 in ranks[:2]
 
 
@@ -314,7 +314,9 @@ def _same_rank_of_both(proof: Proof) -> None:
     """The infimum is attained wherever H and W~ have one rank, whatever that of the logits."""
 
     def criterion(head: Head) -> bool:
-        ranks = [int(torch.linalg.matrix_rank(x)) for x in (head.features, head.weight - head.weight.mean(0))]
+        ranks = [
+            int(torch.linalg.matrix_rank(x, rtol=1e-10)) for x in (head.features, head.weight - head.weight.mean(0))
+        ]
         return ranks[0] == ranks[1] or 0 in ranks
 
     _attained_exactly_where(proof, criterion)

@@ -6,6 +6,7 @@ everything that the other classes and features contribute as one symbol each, so
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sympy
@@ -15,7 +16,7 @@ PS, XS, PT, XT = sympy.symbols("p_s x_s p_t x_t")
 
 
 def moment(a: int, b: int) -> Any:
-    """sum_s p_s^a x_s^b as a symbol, with sum_s p_s = 1; the number of classes need not be known."""
+    """sum_s p_s^a x_s^b as a symbol, with sum_s p_s = 1; M_00 is the number of classes, which is never fixed."""
     return sympy.Integer(1) if (a, b) == (1, 0) else sympy.Symbol(f"M_{a}{b}")
 
 
@@ -29,21 +30,38 @@ def over_pairs(summand: Any) -> Any:
 
 
 H_J, H_K = sympy.symbols("h_j h_k", real=True)
+TARGETS = sympy.symbols("y_s y_t", real=True)
+"""Two features of the sample, and its targets for the classes s and t: what :func:`derived_entries` is in."""
 
 
+@cache
 def derived_entries(targets: Any = 1) -> dict[str, Any]:
-    """Second derivatives of one sample's loss in W_sj and W_sk, and in W_sj and W_tk, s != t, for every K and m.
+    """Second derivatives of one sample's loss in W_sj and each of W_sj, W_sk, W_tj, W_tk, s != t, j != k.
 
-    By differentiation of targets * log(sum of exp) - sum_s y_s z_s: what the other classes add to the sum is one
-    symbol, what the other features add to a logit another. `targets` is the sum of the targets y.
+    For every K and m, by differentiation of targets * log(sum of exp) - sum_s y_s z_s: what the other classes add to
+    the sum is one symbol, what the other features add to a logit another. `targets` is the sum of the targets y.
     """
-    w_sj, w_sk, w_tk, c_s, c_t, y_s, y_t = sympy.symbols("w_sj w_sk w_tk c_s c_t y_s y_t", real=True)
+    w_sj, w_sk, w_tj, w_tk, c_s, c_t = sympy.symbols("w_sj w_sk w_tj w_tk c_s c_t", real=True)
+    y_s, y_t = TARGETS
     rest, total = sympy.symbols("R Z", positive=True)
-    z_s, z_t = w_sj * H_J + w_sk * H_K + c_s, w_tk * H_K + c_t
+    z_s, z_t = w_sj * H_J + w_sk * H_K + c_s, w_tj * H_J + w_tk * H_K + c_t
     loss = targets * sympy.log(rest + sympy.exp(z_s) + sympy.exp(z_t)) - y_s * z_s - y_t * z_t
     to_probabilities = {**_powers(z_s, PS * total), **_powers(z_t, PT * total), rest: (1 - PS - PT) * total}
-    pairs = {"j, j": (w_sj, w_sj), "j, k": (w_sj, w_sk), "s, t": (w_sj, w_tk)}
-    return {key: sympy.cancel(loss.diff(*pair).subs(to_probabilities)) for key, pair in pairs.items()}
+    others = {"sj, sj": w_sj, "sj, sk": w_sk, "sj, tj": w_tj, "sj, tk": w_tk}
+    return {key: sympy.cancel(loss.diff(w_sj, other).subs(to_probabilities)) for key, other in others.items()}
+
+
+def curvature_form(x_s: Any, x_t: Any) -> Any:
+    """sum_{s,t} Q_st x_s x_t over all classes, where the derived block H_st is Q_st h h^T.
+
+    `x_s` is a polynomial in PS and XS, `x_t` one in PT and XT.
+    """
+    entries = derived_entries()
+    diagonal, off = sympy.cancel(entries["sj, sj"] / H_J**2), sympy.cancel(entries["sj, tj"] / H_J**2)
+    # The sum over s != t is that over all pairs less the terms s = t.
+    same = {PT: PS, XT: XS}
+    on_diagonal = (diagonal - off.subs(same)) * x_s * sympy.sympify(x_t).subs(same)
+    return over_pairs(on_diagonal * PT) + over_pairs(off * x_s * x_t)
 
 
 def expanded(K: int, m: int) -> tuple[Any, Any, Any, Any]:

@@ -11,7 +11,7 @@ import z3
 from torch import Tensor
 
 from theory.configurations import Head, generator_of, normal, random_head, simplex
-from theory.head import cold, trained_with
+from theory.head import COSINE_HEAD, cold, cosine_hessian, trained_with
 from theory.head_algebra import PS, PT, XS, XT, moment, over_pairs
 from theory.oracle import kappa_by_hessian, kappa_of_hessian
 from theory.proof import Proof
@@ -26,8 +26,9 @@ BOUNDS_FROM_OUTPUTS = Statement(
     latex=r"\tfrac12 D_-^2\,\overline{\|h_i\|^2 U_i} \le \kappa \le \tfrac12 D_+^2\,\overline{\|h_i\|^2 U_i}"
     r" \le D_+^2\,\overline{\|h_i\|^2 (1-p_{iy})} \le D_+^2 B^2\,\mathrm{loss}",
     assumptions={
-        "cross_entropy": "the loss is the mean cross-entropy of the softmax, in nats",
+        "cross_entropy": "the loss is the mean cross-entropy of the softmax on labels, in nats",
         "temperature": "the logits enter the softmax at temperature 1",
+        "linear": "the logits are W h + b, with h and b free of W",
         "without_bias": "the variance is that of <w_s, h_i>: logits less their bias",
         "all_pairs": "D- and D+ bound the distance of every pair of rows",
         "bounded": "for the loss: B bounds every ||h_i||, not their mean square's root",
@@ -106,9 +107,13 @@ def _sums_of_squares(proof: Proof, factor: Any) -> None:
     v_j, v_k, h_j, h_k = sympy.symbols("v_j v_k h_j h_k", nonzero=True)
     parallel = sympy.solve(v_j * h_k - v_k * h_j, v_j)
     proof.identity("which vanishes at h_k != 0 only for v = (v_k / h_k) h", parallel[0], (v_k / h_k) * h_j)
+    # From here on PS and XS are a class's probability and a coordinate of its row again, or its <w_s, h>: with
+    # v_s = w_s - wbar, ||h||^2 Var(w) - Var(<w, h>) = sum p_s (||h||^2 ||v_s||^2 - <v_s, h>^2), each p_s > 0.
     mean = moment(1, 1)
     variance = over_pairs(PS * (XS - mean) ** 2 * PT)
     proof.identity("Var = sum p_s (x_s - xbar)^2, for rows and for <w_s, h>", variance, moment(1, 2) - mean**2)
+    in_pairs = over_pairs(PS * PT * (XS - XT) ** 2) / 2
+    proof.identity("Var = (1/2) sum p_s p_t (x_s - x_t)^2, so ||h||^2 and distances give kappa", variance, in_pairs)
 
     p_s, p_t, D, e, x, r = sympy.symbols("p_s p_t D e x r", positive=True)
     proof.identity("sum over s != t of p_s p_t = U", over_pairs(PS * PT) - over_pairs(PS**2 * PT), 1 - moment(2, 0))
@@ -127,7 +132,7 @@ def _bounds_symbolic(proof: Proof) -> None:
 
 
 @BOUNDS_FROM_OUTPUTS.certificate(
-    "rigorous", covers="K = 3 and every m (D-, D+); m = 2; p in [1e-6, 0.999]", relies_on="z3, flint"
+    "rigorous", covers="K = 3 and every m (D-, D+); m = 2; p in [1e-6, 0.999]", relies_on="z3, flint; A2 for kappa"
 )
 def _bounds_rigorous(proof: Proof) -> None:
     """No real numbers violate the bounds for K = 3 (SMT); 1 - p < -log p in ball arithmetic."""
@@ -215,6 +220,17 @@ def _temperature(proof: Proof) -> None:
 
 def _with_bias(head: Head) -> float:
     return mean_variance(head.probabilities, head.features @ head.weight.T + head.bias)
+
+
+@BOUNDS_FROM_OUTPUTS.without("linear")
+def _normalised_rows(proof: Proof) -> None:
+    """Rows of norm 1 that the forward pass normalises: kappa is negative with one label, too large with the other."""
+    one, other = COSINE_HEAD, COSINE_HEAD._replace(labels=torch.tensor([0]))
+    low, high = (kappa_of_hessian(cosine_hessian(head), head.weight) for head in (one, other))
+    for name, bound in LOWER.items():
+        proof.exceeds(f"{name} above kappa", bound(one), low)
+    name = "(D+^2/2) mean ||h||^2 U"
+    proof.exceeds(f"kappa above {name}", high, UPPER[name](other))
 
 
 @BOUNDS_FROM_OUTPUTS.without("without_bias")

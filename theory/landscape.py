@@ -21,23 +21,18 @@ from theory.nuclear_norm import h, w
 from theory.proof import Proof
 from theory.statement import Statement
 from theory.ufm import FreeFeatures, balanced
-from theory.ufm_spectrum import (
-    Spectrum,
-    at_the_minimiser,
-    at_the_origin,
-    minimiser,
-    spectrum_at_minimum,
-    spectrum_at_origin,
-)
+from theory.ufm_second_variation import at_the_minimiser, at_the_origin
+from theory.ufm_spectrum import Spectrum, minimiser, spectrum_at_minimum, spectrum_at_origin
 
 UFM_LANDSCAPE = Statement(
     "ufm_landscape",
     label="D2",
     claim=(
-        "Every critical point is a global minimiser or has negative curvature. The Hessian at the origin has the "
-        "eigenvalues (l_W+l_H)/2 +- sqrt(((l_W-l_H)/2)^2 + 1/(K^2 n)) m(K-1) times each, l_W m times and l_H m(N-K+1) "
-        "times, the least negative iff L < 1/K; at a global minimiser with L < 1/K it has the spectrum of "
-        "`spectrum_at_minimum`, whose zeros number (K-1)(2m-K)/2: the rotations; at L = 1/K they number m(K-1)."
+        "With or without a head bias, every critical point is a global minimiser or has negative curvature. Without "
+        "bias, the Hessian at the origin has the eigenvalues (l_W+l_H)/2 +- sqrt(((l_W-l_H)/2)^2 + 1/(K^2 n)) m(K-1) "
+        "times each, l_W m times and l_H m(N-K+1) times, the least negative iff L < 1/K; at a global minimiser with "
+        "L < 1/K it has the eigenvalues that `spectrum_at_minimum` lists, whose zeros number (K-1)(2m-K)/2: the "
+        "rotations; at L = 1/K they number m(K-1)."
     ),
     latex=(
         r"\nabla F = 0 \implies F = \min F \ \text{or}\ \lambda_{\min}(\nabla^2 F) < 0;\qquad "
@@ -54,7 +49,11 @@ UFM_LANDSCAPE = Statement(
 
 
 def critical_points(proof: Proof) -> None:
-    """-G at a critical point: norm at most mu (a global minimiser), a free direction, or norm mu after all."""
+    """-G at a critical point: norm at most mu (a global minimiser), a free direction, or norm mu after all.
+
+    rank W <= K-1 <= m, as 1'W = 0: where ||G|| > mu, either rank W < m, case (ii), or rank W = m = K-1, case (iii).
+    A head bias adds G1 = 0, under which case (i) minimises over Z and the bias together; the others do not use it.
+    """
     nuclear_norm.balance_and_centring(proof)
     nuclear_norm.factors_pay_the_nuclear_norm(proof)
     W, H, G, a, u, v, R = letters("W H G a u v R")
@@ -79,10 +78,9 @@ def critical_points(proof: Proof) -> None:
     second = w**2 * alpha**2 + h**2 * beta**2 - 2 * alpha * beta * sigma
     below = -second.subs(sigma, w * h + excess)
     proof.nonnegative("second variation < 0 where sigma_1 > mu", below, strictly=True)
-    # (iii) rank W = m >= K-1 with 1'W = 0: m = K-1, W(W'W)^-1 W' = P and PG = G.
     rules = [*critical[:2], (W.T @ W @ R, IDENTITY), (H @ H.T, w**2 / h**2 * (W.T @ W)), (R.T, R)]
     projected = (W @ R @ W.T @ G).given(*rules)
-    proof.require("(iii) G = PG = -l_H W (W'W)^-1 H", projected.equals(-(h**2) * (W @ R @ H)))
+    proof.require("(iii) rank W = m = K-1, W (W'W)^-1 W' = P: G = PG = -l_H W (W'W)^-1 H", projected.equals(-(h**2) * (W @ R @ H)))
     square = (projected @ projected.T).given(*rules)
     proof.require("so GG' = mu^2 P: ||G|| = mu, case (i)", square.equals(w**2 * h**2 * (W @ R @ W.T)))
 
@@ -94,7 +92,7 @@ def _zeros(K: Any, m: Any) -> Any:
 @UFM_LANDSCAPE.certificate(
     "symbolic",
     covers="every critical point, both spectra: every K >= 2, n, m >= K - 1 and decay",
-    relies_on="sympy, matrix words, the algebra of class matrices; duality of the nuclear norm by name",
+    relies_on="sympy, matrix words, class matrices, the minimisers of D1; duality of the nuclear norm by name",
     whole=True,
 )
 def _symbolic(proof: Proof) -> None:
@@ -151,17 +149,17 @@ def _numeric(proof: Proof) -> None:
 
 @UFM_LANDSCAPE.certificate(
     "sampled",
-    covers="minimisers found from random starts; saddles of rank below K - 1",
+    covers="minimisers found from random starts; saddles of rank K - 2, with and without bias",
     relies_on="L-BFGS, joint Hessians",
 )
 def _critical_points_found(proof: Proof) -> None:
     """Critical points that an optimiser finds: in full width the minimum, in a subspace a saddle of known curvature."""
-    for K, n, m in ((3, 2, 2), (4, 1, 4), (5, 1, 5)):
-        model = balanced(K, n, m, 0.03, 0.01)
+    for K, n, m, bias in ((3, 2, 2, False), (4, 1, 4, True), (5, 1, 5, False)):
+        model = balanced(K, n, m, 0.03, 0.01, bias=bias)
         best = float(model.objective(model.point(minimiser(K, n, m, 0.03, 0.01))))
         for seed in range(proof.cases(2, 10)):
             proof.close("the least F", float(model.objective(model.minimise(seed))), best)
-        narrow = balanced(K, n, K - 2, 0.03, 0.01)
+        narrow = balanced(K, n, K - 2, 0.03, 0.01, bias=bias)
         head = narrow.head(narrow.minimise(0))
         padded = [torch.nn.functional.pad(part, (0, m - K + 2)) for part in (head.features, head.weight)]
         point = model.point(Head(padded[0], padded[1], head.bias, head.labels))

@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from theory.configurations import generator_of, normal, random_mlp
 from theory.head import Cosine
@@ -59,13 +59,16 @@ def layer_closed_form(
 
 def _layer_symbolic_entries(proof: Proof, factor: Any) -> None:
     """The chain rule for one pair of rows and of features; `factor` is the claimed multiple of Q_st h_j h_k."""
-    w_sj, w_sk, w_tk, g_s, g_t, Q_ss, Q_st, Q_tt, third = sympy.symbols("w_sj w_sk w_tk g_s g_t Q_ss Q_st Q_tt q3")
+    rows = sympy.symbols("w_sj w_sk w_tj w_tk")
+    w_sj, w_sk, w_tj, w_tk = rows
+    g_s, g_t, Q_ss, Q_st, Q_tt, third = sympy.symbols("g_s g_t Q_ss Q_st Q_tt q3")
     # Pre-activations less those at the point; a third derivative of the loss leaves second ones at it alone.
-    a_s, a_t = w_sj * H_J + w_sk * H_K, w_tk * H_K
+    a_s, a_t = w_sj * H_J + w_sk * H_K, w_tj * H_J + w_tk * H_K
     loss = g_s * a_s + g_t * a_t + Q_ss * a_s**2 / 2 + Q_st * a_s * a_t + Q_tt * a_t**2 / 2 + third * (a_s + a_t) ** 3
-    at_point = {w_sj: 0, w_sk: 0, w_tk: 0}
-    proof.identity("block (s, s)", loss.diff(w_sj, w_sk).subs(at_point), factor * Q_ss * H_J * H_K)
-    proof.identity("block (s, t)", loss.diff(w_sj, w_tk).subs(at_point), factor * Q_st * H_J * H_K)
+    at_point = dict.fromkeys(rows, 0)
+    for name, j, k, Q in (("(s, s)", w_sj, w_sk, Q_ss), ("(s, t)", w_tj, w_tk, Q_st)):
+        for entry, other, squared in (("j, j", j, H_J**2), ("j, k", k, H_J * H_K)):
+            proof.identity(f"block {name}, entry {entry}", loss.diff(w_sj, other).subs(at_point), factor * Q * squared)
 
 
 @LAYER_CLOSED_FORM.certificate(
@@ -84,6 +87,8 @@ def _layer_symbolic(proof: Proof) -> None:
         gram, pairs = W * W.T, [(s, t) for s in range(K) for t in range(K)]
         kappa = sum(gram[s, t] * hessian[s * m + j, t * m + j] for s, t in pairs for j in range(m))
         proof.identity(f"K = {K}, m = {m}", kappa, h.dot(h) * (gram * Q).trace())
+        at_identity = kappa.subs({Q[s, t]: int(s == t) for s, t in pairs})
+        proof.identity(f"K = {K}, m = {m}: squared loss", at_identity, h.dot(h) * sum(w**2 for w in W))
     entropy = over_pairs(PS * XS**2 * PT) - over_pairs(PS * PT * XS * XT)
     proof.identity("d2l/da2 = diag p - pp^T gives A2, every K", entropy, over_pairs(PS * (XS - moment(1, 1)) ** 2 * PT))
 
@@ -113,7 +118,7 @@ def _against(proof: Proof, model: nn.Sequential, *places: int, kappa: float | No
     if kappa is None:
         kappa = layer_kappa(model, cross_entropy, _INPUTS, _LABELS, "0")
     forms = [layer_closed_form(model, place, "cross_entropy", _INPUTS, _LABELS) for place in places]
-    for form in {*forms, sum(forms)}:
+    for form in forms if len(forms) == 1 else [*forms, sum(forms)]:
         proof.differ("kappa against the form", kappa, form)
 
 
@@ -140,10 +145,10 @@ def _twice(proof: Proof) -> None:
 
 @LAYER_CLOSED_FORM.without("linear")
 def _normalised_rows(proof: Proof) -> None:
-    """A layer whose rows are normalised in the forward pass."""
+    """A layer whose rows, of norm 1, are normalised in the forward pass: the same pre-activations."""
     first, out = list(random_mlp(3, [2, 2, 2], nn.Tanh()))[::2]
     layer = Cosine(2, 2, bias=False, dtype=torch.float64)
-    layer.load_state_dict({"weight": first.weight})
+    layer.load_state_dict({"weight": normalize(first.get_parameter("weight").detach(), dim=1)})
     _against(proof, nn.Sequential(layer, nn.Tanh(), out), 0)
 
 

@@ -79,7 +79,6 @@ def letters(names: str) -> list[Words]:
 
 
 IDENTITY = Words({(): sympy.Integer(1)})
-ZERO = Words({})
 
 
 def symmetric(*matrices: Words) -> list[tuple[Words, Words]]:

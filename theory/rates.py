@@ -12,6 +12,7 @@ from typing import Any
 import sympy
 
 from theory.class_symmetry import CENTRING, K, OneClass, outer, softmax_hessian
+from theory.matrix_words import Words, letters
 from theory.proof import Proof
 
 DELTA, B, DECAY, SAMPLES = sympy.symbols("Delta b l n", positive=True)
@@ -36,6 +37,22 @@ def within_by_algebra(proof: Proof, claimed: tuple[Any, Any, Any] = WITHIN) -> N
     # e_c and the ones span the range of the corner: it maps their orthogonal complement to 0.
     proof.identity("W^T x for x orthogonal to e_c and the ones, K - 2 times", product.identity, claimed[1] - 1)
     proof.identity("W x = 0, m - K + 1 times: W^T A W x = 0", sympy.Integer(1), claimed[2])
+    width = sympy.Symbol("m", positive=True)
+    counted = (claimed[0] - 1) + (K - 2) * (claimed[1] - 1) + (width - K + 1) * (claimed[2] - 1)
+    proof.identity("these are all: Tr W^T A W is the sum over the m of them", product.trace(), counted)
+    _uncoupled(proof)
+
+
+def _uncoupled(proof: Proof) -> None:
+    # The part of sample i in N times the gradient in W is (p_i - e) h_i^T; moving h_i by d changes it by this. All of
+    # a class have one h and one p at the optimum; and no sample's gradient in h_i holds another's feature.
+    curvature, weight, feature, residual, shift = letters("A W h g d")
+
+    def change(moved: Words) -> Words:
+        return curvature @ weight @ moved @ feature.T + residual @ moved.T
+
+    both = change(shift) + change((-1) * shift)
+    proof.require("d on one sample and -d on another of its class leave the gradient in W", not both.terms)
 
 
 def _stationary(proof: Proof) -> Any:

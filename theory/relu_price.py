@@ -71,6 +71,22 @@ def _price(proof: Proof, factor: Any) -> None:
         bound = (1 + S / (K**2 * square) - factor) * gap**2 * U
         proof.nonnegative(f"kappa >= factor Delta^2 U where S >= 0 ({text})", bound.subs(K, more))
         proof.nonnegative(f"and where S = 0 ({text})", ((1 - factor) * gap**2 * U).subs(K, more))
+    # Equality. In one coordinate S gains (sum a_j)^2 - sum a_j^2, every product of two different entries twice; let two
+    # classes have x, y there and the others sum to `rest`, with `products` left of their own.
+    x, y, rest, products = sympy.symbols("x y R E", positive=True)
+    gained = (x + y + rest) ** 2 - x**2 - y**2 - (rest**2 - products)
+    for text, others in (
+        ("others overlap", {}),
+        ("others do not", {products: 0}),
+        ("others are 0", {products: 0, rest: 0}),
+    ):
+        proof.nonnegative(
+            f"a coordinate shared by two classes makes S > 0 ({text})", gained.subs(others), strictly=True
+        )
+    proof.identity("a coordinate that one class holds adds nothing", gained.subs({y: 0, rest: 0, products: 0}), 0)
+    price = (claimed - gap**2 * impurity).subs(b, 1 / (K + x))
+    for text, more in (("K > 2", 2 + t), ("K = 2", sympy.Integer(2))):
+        proof.nonnegative(f"and S > 0 costs, b_o < 1/K ({text})", price.subs(K, more), strictly=True)
     # Their Gram matrix is I: 1^T I 1 = Tr(I 11^T).
     one_hot = (IDENTITY @ outer((0, 1), (0, 1))).trace() - IDENTITY.trace()
     proof.identity("one-hot means have S = 0, so the bound is attained for every K", one_hot, 0)

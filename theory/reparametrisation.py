@@ -27,7 +27,7 @@ def approaching(head: Head, found: FlattestReparametrisation, eps: float) -> Ten
     It shrinks what no centred row sees and stretches the part of their span in which there is no feature.
     """
     rows = head.weight - head.weight.mean(0)
-    rank = int(torch.linalg.matrix_rank(rows))
+    rank = int(torch.linalg.matrix_rank(rows, rtol=1e-10))
     directions = torch.linalg.svd(rows)[2]
     seen, unseen = directions[:rank], directions[rank:]
     turned = torch.linalg.svd(head.features @ seen.T)[2] @ seen

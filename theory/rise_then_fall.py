@@ -51,7 +51,9 @@ def _one_maximum(proof: Proof, log_slope: Any) -> None:
     for text, classes in (("K = 2 + t", 2 + t), ("K = 2", sympy.Integer(2))):
         inside = IMPURITY.subs({q: 1 / (1 + r), K: classes})
         proof.nonnegative(f"U > 0, so that log U has slopes ({text})", inside, strictly=True)
-        proof.nonnegative(f"s increases strictly in Delta, q = 1/(1+r) ({text})", falling.subs(K, classes), strictly=True)
+        proof.nonnegative(
+            f"s increases strictly in Delta, q = 1/(1+r) ({text})", falling.subs(K, classes), strictly=True
+        )
     proof.identity("s = 0 at Delta = 0", log_slope.subs(q, 1), 0)
     proof.identity("s -> 1 as Delta -> infinity", sympy.limit(log_slope, q, 0), 1)
     # 2/Delta falls strictly from infinity to 0, so it meets s exactly once: above it before, below it after.

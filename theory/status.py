@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from grokcore.documents import escaped
 from theory.statement import Certificate, Checked, Counterexample, Sibling, Statement, Status, status_of
 
 HEADER = ["statement", "kind", "status", "channels that hold", "covers", "counterexamples", "false siblings refuted"]
@@ -118,6 +119,20 @@ def assumption_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
             label = f"{outcome.statement.label} {outcome.statement.name}"
             rows.append([label, name, meaning, " ".join(texts), "; ".join(found) or "does not fail"])
     return rows
+
+
+def claims(outcomes: Sequence[Outcome]) -> str:
+    """Each claim with its LaTeX, assumptions and source, in Markdown."""
+    sections = []
+    for outcome in outcomes:
+        s = outcome.statement
+        instead = f", see `{s.instead}`" if s.instead else ""
+        sections.append(
+            f"### {s.label} `{s.name}`\n\n{escaped(s.claim.text)}\n\n$${s.claim.latex}$$\n\n"
+            f"{s.kind.capitalize()}; {s.status}{instead}. Source: {escaped(s.source)}. "
+            f"Assumes: {', '.join(s.assumptions) or 'nothing'}."
+        )
+    return "\n\n".join(sections)
 
 
 def page(outcome: Outcome) -> str:

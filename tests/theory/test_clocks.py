@@ -17,7 +17,6 @@ from torch import Tensor
 
 from tests.theory.strategies import seeds
 from theory.balance import descent_by_algebra, flow_by_algebra
-from theory.clocks import TWO_CLOCKS
 from theory.configurations import generator_of, normal
 from theory.flows import Network, State, balance, free_features, gradients, off_the_law, runge_kutta
 from theory.proof import Proof
@@ -221,6 +220,31 @@ def test_algebra_refutes_exact_descent_only() -> None:
     assert [step.text for step in descent.steps if not step.holds] == ["a step of gradient descent"]
 
 
-def test_statement_says_which_clock_is_which() -> None:
-    assert (TWO_CLOCKS.label, TWO_CLOCKS.kind) == ("D3", "equality")
-    assert {"no_inner_bias", "same_decay", "balanced"} <= set(TWO_CLOCKS.assumptions)
+def test_two_samples_of_a_convex_loss_that_is_not_the_cross_entropy_approach() -> None:
+    """Sums of |z_s - y|^4 are convex; softmax plays no part."""
+
+    def quartic(outputs: Tensor, labels: Tensor) -> Tensor:
+        return ((outputs - labels[:, None]) ** 4).sum(dim=1).mean()
+
+    generator = generator_of(4)
+    weight, features = normal(generator, 3, 2) / 2, normal(generator, 2, 2)
+    velocity = free_features(lambda t, _: math.cos(5 * t) * weight, torch.tensor([1, 1]), 0.3, loss=quartic)
+    ended = runge_kutta(velocity, {"features": features}, 1.0, 80)["features"]
+    first, last = (float((state[0] - state[1]).norm()) for state in (features, ended))
+    assert last < math.exp(-0.3) * first
+
+
+@few
+@given(seed=seeds, rate=st.floats(0.05, 0.6), steps=st.integers(1, 12))
+def test_descent_is_the_geometric_sum_of_what_its_steps_add(seed: int, rate: float, steps: int) -> None:
+    """D_k = r^k D_0 + eta^2 sum_j r^(k-1-j) E_j, whose sum of weights is (1 - r^k)/(1 - r) <= 1/(eta l (2 - eta l))."""
+    network = Network(seed=seed, scale=0.6)
+    states, kept = network.gradient_descent(rate, steps), (1 - rate * network.decay) ** 2
+    total = kept**steps * balance(states[0])
+    for j, state in enumerate(states[:-1]):
+        slope = gradients(network.data_loss, state)
+        added = slope["last"].T @ slope["last"] - slope["before"] @ slope["before"].T
+        total = total + rate**2 * kept ** (steps - 1 - j) * added
+    assert torch.allclose(balance(states[-1]), total, atol=1e-10)
+    weights = sum(kept**j for j in range(steps))
+    assert weights <= 1 / (rate * network.decay * (2 - rate * network.decay)) + 1e-12

@@ -11,7 +11,7 @@ import theory.__main__ as command
 from grokcore.commandline import run_command
 from theory.proof import Proof
 from theory.statement import Statement
-from theory.surrogate import SURROGATE_RATIO
+from theory.surrogate_ratio import SURROGATE_RATIO
 
 
 def leave(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:

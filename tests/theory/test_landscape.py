@@ -15,15 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.theory.strategies import seeds
+from theory.class_matrices import FAMILIES, letter
 from theory.configurations import Head, generator_of, normal, rotation
-from theory.isotypic import FAMILIES, letter
 from theory.landscape import critical_points
 from theory.proof import Proof
 from theory.ufm import FreeFeatures, balanced
-from theory.ufm_spectrum import at_the_minimiser, minimiser, spectrum_at_minimum, spectrum_at_origin
-
-seeds = st.integers(0, 10_000)
-
+from theory.ufm_second_variation import at_the_minimiser
+from theory.ufm_spectrum import minimiser, spectrum_at_minimum, spectrum_at_origin
 
 @st.composite
 def sizes(draw: st.DrawFn) -> tuple[int, int, int, float, float]:
@@ -157,6 +156,23 @@ def test_critical_points_of_lower_rank_have_negative_curvature(K: int, extra: in
     assert float(model.spectrum(point)[0]) < -1e-4
 
 
+@pytest.mark.parametrize(("K", "m", "bias"), [(2, 1, False), (3, 2, False), (3, 3, True)])
+def test_critical_points_that_newton_finds(K: int, m: int, bias: bool) -> None:
+    """Newton's method on the gradient goes to saddles as gladly as to minima: none is a local minimum but the best."""
+    model = balanced(K, 1, m, 0.04, 0.03, bias=bias)
+    best = float(model.objective(model.minimise(0)))
+    saddles = 0
+    for seed in range(12):
+        point = (0.2 + seed / 4) * normal(generator_of(seed), model.size)
+        for _ in range(60):
+            step = torch.linalg.pinv(model.joint_hessian(point), rtol=1e-8, hermitian=True) @ model.gradient(point)
+            point = point - step / max(1.0, float(step.norm()))
+        if float(model.gradient(point).norm()) < 1e-10 and float(model.objective(point)) > best + 1e-6:
+            saddles += 1
+            assert float(model.spectrum(point)[0]) < -1e-3
+    assert saddles > 0
+
+
 def test_imbalance_keeps_the_landscape() -> None:
     """The proof of the first clause uses no balance: from every start the same minimum, m = K - 1."""
     model = FreeFeatures((4, 2, 1), 2, 0.02, 0.03)
@@ -194,7 +210,7 @@ def test_the_wrong_zero_count_is_found() -> None:
 def test_every_case_of_a_critical_point_is_checked() -> None:
     proof = Proof()
     critical_points(proof)
-    assert {step.text[:3] for step in proof.steps if step.text.startswith("(")} == {"(i)", "(ii"}
+    assert {step.text.split()[0] for step in proof.steps if step.text.startswith("(")} == {"(i)", "(ii)", "(iii)"}
     assert all(step.holds for step in proof.steps)
 
 

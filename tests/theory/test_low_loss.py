@@ -11,12 +11,15 @@ import math
 import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.theory.strategies import collapsed_heads
+from theory.collapse_spectrum import aligned_head
 from theory.configurations import Head, collapsed
 from theory.formulas import gap_of_loss, kappa_at_collapse
+from theory.low_loss import published
 from theory.oracle import kappa_by_hessian
 from theory.rise_then_fall import MAXIMA
 
@@ -81,12 +84,6 @@ def test_the_loss_alone_bounds_nothing() -> None:
     assert far == pytest.approx(101 * near, rel=1e-8)
 
 
-def published(gap: float, K: int, radius: float) -> float:
-    scale = gap * (K - 1) / (K * radius**2)
-    q = math.exp(-gap)
-    return scale**2 * K**3 * radius**4 * q / (1 + (K - 1) * q) ** 2
-
-
 @given(case=collapsed_heads(classes=st.integers(2, 6), gammas=st.just(0.0), counts=st.just(1)))
 def test_published_bound_holds_without_a_global_mean(case: tuple[Head, int, float, float]) -> None:
     head, K, gap, _ = case
@@ -104,10 +101,21 @@ def test_published_bound_fails_exactly_past_the_edge(K: int, gap: float, factor:
     assert (kappa > published(gap, K, 1.3)) == (factor > 1)
 
 
-def test_relu_features_lie_past_no_edge_at_two_classes() -> None:
-    """gamma^2 = 1/(K-1), what ReLU features have at least, is inside the edge for every K: the bound survives it."""
-    for K in range(2, 100):
-        assert 1 / (K - 1) <= K**2 / 2 - 1 + 1e-12
+@pytest.mark.parametrize("gap", [0.1, 2.0, 9.0])
+def test_published_bound_survives_the_least_mean_of_relu_features(gap: float) -> None:
+    """One-hot means have gamma^2 = 1/(K-1), inside the edge: at K = 2 it is attained for every gap."""
+    for K in range(2, 6):
+        kappa = kappa_by_hessian(aligned_head(torch.eye(K, dtype=torch.float64), gap))
+        assert kappa <= published(gap, K, math.sqrt(1 - 1 / K)) * (1 + 1e-9)
+
+
+@given(case=collapsed_heads(classes=st.integers(2, 6), gammas=st.just(0.0), counts=st.just(1)))
+def test_published_bound_holds_with_a_factor_k_less(case: tuple[Head, int, float, float]) -> None:
+    """K^2 for K^3: an equality at K = 2."""
+    head, K, gap, _ = case
+    ratio = published(gap, K, float(head.features.norm(dim=1).mean())) / K / kappa_by_hessian(head)
+    assert ratio >= 1 - 1e-6
+    assert K > 2 or ratio == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize(("K", "place", "height"), [(K, float(p), float(h)) for K, (p, h) in MAXIMA.items()])

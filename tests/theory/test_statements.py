@@ -105,6 +105,12 @@ def test_nothing_contradicts_the_record(name: str) -> None:
     assert outcome(name).contradictions == []
 
 
+@pytest.mark.slow
+@every_statement
+def test_nothing_contradicts_the_record_in_the_thorough_profile(name: str) -> None:
+    assert run(STATEMENTS[name], thorough=True).contradictions == []
+
+
 @every_statement
 def test_says_what_it_is(name: str) -> None:
     statement = STATEMENTS[name]
@@ -114,7 +120,7 @@ def test_says_what_it_is(name: str) -> None:
     assert str(statement.claim) == statement.claim.text
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/assumptions.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/theory.md"])
 def test_tables_in_the_documents_are_fresh(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     made = tables([outcome(name) for name in STATEMENTS])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from grokcore.collapse import collapse_report
 from grokcore.geometry import ClassMoments
+from tests.theory.strategies import seeds
 from theory.configurations import generator_of, normal
 from theory.formulas import gap_of_loss, kappa_at_collapse, kappa_of_ufm, ufm_gap
 from theory.matrix_words import IDENTITY, letters
@@ -25,9 +26,6 @@ from theory.proof import Proof
 from theory.squared_loss import minimisers
 from theory.ufm import FreeFeatures, balanced
 from theory.ufm_minimiser import minimiser_for_every_size, off_class
-
-seeds = st.integers(0, 10_000)
-
 
 @st.composite
 def models(draw: st.DrawFn, *, smoothing: st.SearchStrategy[float] = st.just(0.0)) -> FreeFeatures:

@@ -1,8 +1,9 @@
-"""Second variations between classes, for symbolic K: matrices that the permutations of classes map to themselves.
+"""Computer algebra with K x K matrices for symbolic K, where no class is singled out.
 
-A K x K matrix splits under permutations of rows and columns together into a few kinds. Each is represented by one
-letter: I, J = 11^T, V = diag(v) with 1^T v = 0, v1^T, 1v^T, a symmetric S and an antisymmetric T, both with S1 = T1 = 0
-and diag S = 0. The span is closed under products with J, transposition and taking the diagonal.
+theory/class_symmetry.py has the matrices that one sample sees: its own class and the others. A perturbation of all
+class means is a general K x K matrix instead; it splits under permutations of rows and columns together into a few
+kinds (the isotypic decomposition). Each kind is represented by one letter: I, J = 11^T, V = diag(v) with
+1^T v = 0, v1^T, 1v^T, a symmetric S and an antisymmetric T, both with S1 = T1 = 0 and diag S = 0. The span is closed under products with J, transposition and taking the diagonal.
 """
 
 from __future__ import annotations
@@ -93,43 +94,3 @@ FAMILIES = {
     "antisymmetric": letter("T"),
 }
 """P, P diag(v) P, S and T: the matrices whose rows and columns sum to 0, one of each kind."""
-
-
-@dataclass(frozen=True)
-class SecondVariation:
-    """The Hessian of the unconstrained-features model at its minimiser, on class means in the span of the head.
-
-    The minimiser is W = w (V, 0), H = eta (V, 0)^T (x) 1_n^T with V V^T = P. A direction is dW = (A V, 0) and
-    dH = (V^T X, 0) (x) 1_n^T / sqrt n with A 1 = 0 and 1^T X = 0; its second variation is
-
-        l_W |A|^2 + l_H |X|^2 - 2 s tr(PAX) + (1/K) sum_y d_y^T (b P + c u_y u_y^T) d_y,   d_y = (eta A + omega X) e_y
-
-    with s = sqrt(l_W l_H), omega = w / sqrt n.
-    """
-
-    l_W: Any  # noqa: N815
-    l_H: Any  # noqa: N815
-    s: Any
-    eta: Any
-    omega: Any
-    b: Any
-    c: Any
-
-    def apply(self, A: ClassMatrix, X: ClassMatrix) -> tuple[ClassMatrix, ClassMatrix]:
-        """Half the gradient of the second variation, back on A 1 = 0 and 1^T X = 0."""
-        D = (self.eta * A + self.omega * X).centre_columns()
-        E = (1 / K) * (self.b * D + self.c * D.diagonal().centre_columns())
-        along_A = self.l_W * A - self.s * X.T.centre_columns() + self.eta * E
-        along_X = self.l_H * X - self.s * A.centre_columns().T + self.omega * E
-        return along_A.centre_rows(), along_X.centre_columns()
-
-    def value(self, A: Any, X: Any) -> Any:
-        """The second variation itself at explicit sympy matrices A, X (K x K)."""
-        size = A.shape[0]
-        P = sympy.eye(size) - sympy.ones(size, size) / size
-        total = self.l_W * (A.T * A).trace() + self.l_H * (X.T * X).trace() - 2 * self.s * (P * A * X).trace()
-        D = self.eta * A + self.omega * X
-        for y in range(size):
-            d, u = D[:, y], P[:, y]
-            total += ((d.T * P * d)[0] * self.b + (u.T * d)[0] ** 2 * self.c) / size
-        return total

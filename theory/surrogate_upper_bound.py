@@ -1,6 +1,6 @@
 """The surrogate that published code logs under the name of relative flatness is an upper bound of kappa (C1).
 
-s2 = ||W||_F^2 mean_i (1 - ||p_i||^2) ||h_i||^2, as :func:`grokcore.flatness.frobenius_surrogate` has it.
+The gap between the two is a sum over pairs of classes of squared norms, so it also shows where they meet.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 import sympy
 import torch
 import z3
-from torch import Tensor
 
-from grokcore.flatness import frobenius_surrogate
 from theory.class_symmetry import K
-from theory.configurations import Head, generator_of, normal, random_head, simplex
+from theory.configurations import generator_of, normal, random_head, simplex
 from theory.oracle import kappa_by_hessian, kappa_matrix_free
 from theory.proof import Proof
 from theory.statement import Statement
+from theory.surrogate import head_of, rows, surrogate
 
 SURROGATE_UPPER_BOUND = Statement(
     "surrogate_upper_bound",
     label="C1",
-    claim="The surrogate, with p at any temperature of at least 1, is at least kappa; at temperature 1 the constant 1 "
-    "is sharp: attained at K = 2 by w_1 = -w_2 and by no W but 0 at K >= 3, where it is approached.",
+    claim="The surrogate, with p at any temperature of at least 1, is at least kappa. At temperature 1 the constant 1 "
+    "is sharp: where some h_i is not 0, the two are equal at K = 2 iff w_1 = -w_2 and at K >= 3 iff W = 0, but "
+    "kappa / s2 comes as near to 1 as one likes.",
     latex=r"\kappa \le s_2 = \|W\|_F^2\,\operatorname{mean}_i (1-\|p_i\|^2)\|h_i\|^2",
     assumptions={
         "temperature": "p in the surrogate is the softmax at a temperature of at least 1",
@@ -36,33 +36,13 @@ SURROGATE_UPPER_BOUND = Statement(
 )
 
 
-def surrogate(head: Head, *, temperature: float = 1.0, normalize_features: bool = False) -> float:
-    """s2 of a head, as the library logs it: mean over samples, raw features and temperature 1 by default."""
-    features, weight, bias, _ = head
-    return float(
-        frobenius_surrogate(features, weight, bias, temperature=temperature, normalize_features=normalize_features)
-    )
-
-
-def head_of(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Head:
-    """A head on features (n, m) with weight (K, m), no bias unless given, and labels in turn."""
-    classes = weight.shape[0]
-    bias = torch.zeros(classes, dtype=torch.float64) if bias is None else bias
-    return Head(features, weight, bias, torch.arange(features.shape[0]) % classes)
-
-
-def rows(*values: list[float]) -> Tensor:
-    """A matrix of these rows."""
-    return torch.tensor(values, dtype=torch.float64)
-
-
 def _bound_by_pairs(proof: Proof, constant: Any) -> None:
     _variance_by_pairs(proof)
     left, right = sympy.Matrix(sympy.symbols("u:3")), sympy.Matrix(sympy.symbols("v:3"))
     together, apart = (left + right).dot(left + right), (left - right).dot(left - right)
     proof.identity("the parallelogram law", 2 * left.dot(left) + 2 * right.dot(right), together + apart)
     # So 2 ||W||_F^2 = sigma + delta + 2 R for every pair of rows: sigma = ||w_s + w_t||^2, delta = ||w_s - w_t||^2,
-    # R = the other rows' squared norms, and 1 - ||p||^2 = sum over pairs of 2 p_s p_t.
+    # R = the other rows' squared norms, and 1 - ||p||^2 is the sum over pairs of 2 p_s p_t.
     sigma, delta, others = z3.Reals("sigma delta R")
     gap = z3.Q(constant.p, constant.q) * (sigma + delta + 2 * others) - delta
     text = "no pair's share of constant * s2 - kappa is negative, for every K"
@@ -83,7 +63,7 @@ def _variance_by_pairs(proof: Proof) -> None:
 
 @SURROGATE_UPPER_BOUND.certificate("symbolic", covers="every K >= 2, W, b, h", relies_on="sympy, z3", whole=True)
 def _bound(proof: Proof) -> None:
-    """The gap as a sum over pairs of classes of squared norms, for every K; where it is sharp; temperature."""
+    """The gap over pairs of classes, from kappa = mean ||h||^2 Var_p(w) (A2), for every K; equality; temperature."""
     _bound_by_pairs(proof, sympy.Integer(1))
     for classes in (2, 3):
         _bound_expanded(proof, classes, width=2)
@@ -113,16 +93,19 @@ def _bound_expanded(proof: Proof, classes: int, width: int) -> None:
 
 
 def _sharp_for_every_k(proof: Proof) -> None:
-    e, r = sympy.symbols("e r", positive=True)
-    # Rows w, -w and zeros, ||w||^2 = r; K - 2 probabilities e, the other two equal.
-    p = (1 - (K - 2) * e) / 2
-    ratio = (2 * p * r) / (2 * r * (1 - 2 * p**2 - (K - 2) * e**2))
-    proof.identity("K = 2: kappa = s2 at w_1 = -w_2", ratio.subs(K, 2), 1)
+    p, e, r, more = sympy.symbols("p e r t", positive=True)
+    # Rows w and -w, ||w||^2 = r: Var_p = r - ||(2p - 1) w||^2. Conversely the gap at K = 2 is
+    # p (1 - p) ||w_1 + w_2||^2 ||h||^2.
+    s2 = 2 * r * (1 - p**2 - (1 - p) ** 2)
+    proof.identity("K = 2, w_1 = -w_2, every p: kappa = s2", r - (2 * p - 1) ** 2 * r, s2)
+    # K - 2 more rows 0, of probability e each, and the first two equally probable.
+    half = (1 - (K - 2) * e) / 2
+    ratio = (2 * half * r) / (2 * r * (1 - 2 * half**2 - (K - 2) * e**2))
     proof.identity("K a symbol: kappa / s2 -> 1 as K - 2 probabilities go to 0", sympy.limit(ratio, e, 0), 1)
-    # For K >= 3 each row is one of the others of some pair, and every p_s is positive: no gap forces W = 0.
-    norms = sympy.symbols("n:3", positive=True)
-    least = sum(sum(norms) - norms[s] - norms[t] for s, t in itertools.combinations(range(3), 2))
-    proof.identity("every row's norm is in the gap once K >= 3", least, sum(norms))
+    # Every p_s p_t > 0 and every ||w_s||^2 is in R for the pairs without s: no gap forces W = 0.
+    without_s = K * (K - 1) / 2 - (K - 1)
+    proof.nonnegative("each row is outside some pair at K >= 3", without_s.subs(K, 2 + more), strictly=True)
+    proof.identity("and outside none at K = 2", without_s.subs(K, 2), 0)
 
 
 def _hotter_is_larger(proof: Proof) -> None:
