@@ -3,7 +3,8 @@
 theory/class_symmetry.py has the matrices that one sample sees: its own class and the others. A perturbation of all
 class means is a general K x K matrix instead; it splits under permutations of rows and columns together into a few
 kinds (the isotypic decomposition). Each kind is represented by one letter: I, J = 11^T, V = diag(v) with
-1^T v = 0, v1^T, 1v^T, a symmetric S and an antisymmetric T, both with S1 = T1 = 0 and diag S = 0. The span is closed under products with J, transposition and taking the diagonal.
+1^T v = 0, v1^T, 1v^T, a symmetric S and an antisymmetric T, both with S1 = T1 = 0 and diag S = 0. The span is
+closed under products with J, transposition and taking the diagonal.
 """
 
 from __future__ import annotations

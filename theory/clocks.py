@@ -10,13 +10,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from theory import balance as balance_law
 from theory import rates, rates_measured
 from theory.class_symmetry import K
 from theory.contraction import contraction_by_algebra, contraction_measured, spread
-from theory.flows import Network, State, balance, free_features, gradients, off_the_law, runge_kutta
+from theory.flows import Network, State, balance, free_features, gradients, mean_error, off_the_law, runge_kutta
 from theory.proof import Proof
 from theory.statement import Statement
 
@@ -39,7 +38,8 @@ TWO_CLOCKS = Statement(
         "same_decay": "W_L and W_{L-1} have one decay l (l_W = l_H = l at the origin and in 'every rate')",
         "plain_gradient": "the velocity is minus the gradient: neither momentum nor coordinatewise scaling",
         "same_class": "the two samples that approach have one label",
-        "convex_loss": "of the free features: the loss is convex in the logits, as the cross-entropy is",
+        "convex_loss": "that two samples approach: the loss is convex in the logits, as the cross-entropy is",
+        "cross_entropy": "the rates at optimum and origin: the loss is the cross-entropy",
         "free_features": "each feature is a variable of its own, with the gradient of the mean over N samples",
         "optimum": "the late rates: a global minimiser of D1, m >= K - 1 and sqrt(n l_W l_H) < 1/K (else the origin)",
         "balanced": "the rates at optimum and origin: n samples in every class",
@@ -155,11 +155,7 @@ def _two_classes(proof: Proof) -> None:
 @TWO_CLOCKS.without("convex_loss")
 def _bounded_loss(proof: Proof) -> None:
     """The loss 1 - p_y, which is not convex: of two samples on the wrong side the nearer one leaves first."""
-
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        return (1 - torch.softmax(outputs, dim=1).gather(1, labels[:, None])).mean()
-
-    _apart(proof, [[-1.0, 0.0], [-2.0, 0.0]], [0, 0], loss=loss)
+    _apart(proof, [[-1.0, 0.0], [-2.0, 0.0]], [0, 0], loss=mean_error)
 
 
 @TWO_CLOCKS.without("free_features")
@@ -178,6 +174,7 @@ def _shared_layer(proof: Proof) -> None:
     proof.exceeds("distance after time 2 against exp(-2 l) of the first", last, math.exp(-0.02) * first)
 
 
+TWO_CLOCKS.without("cross_entropy")(rates_measured.another_loss_at_the_origin)
 TWO_CLOCKS.without("optimum")(rates_measured.off_the_optimum)
 TWO_CLOCKS.without("balanced")(rates_measured.unbalanced_origin)
 

@@ -45,6 +45,11 @@ def gradients(loss: Callable[[State], Tensor], state: State) -> State:
     return dict(zip(leaves, torch.autograd.grad(loss(leaves), list(leaves.values())), strict=True))
 
 
+def mean_error(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The loss 1 - p_y, the probability of an error, mean over samples: smooth and not convex in the logits."""
+    return (1 - torch.softmax(outputs, dim=1).gather(1, labels[:, None])).mean()
+
+
 def same(values: Tensor) -> Tensor:
     """Nothing between two layers."""
     return values

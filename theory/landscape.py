@@ -80,7 +80,9 @@ def critical_points(proof: Proof) -> None:
     proof.nonnegative("second variation < 0 where sigma_1 > mu", below, strictly=True)
     rules = [*critical[:2], (W.T @ W @ R, IDENTITY), (H @ H.T, w**2 / h**2 * (W.T @ W)), (R.T, R)]
     projected = (W @ R @ W.T @ G).given(*rules)
-    proof.require("(iii) rank W = m = K-1, W (W'W)^-1 W' = P: G = PG = -l_H W (W'W)^-1 H", projected.equals(-(h**2) * (W @ R @ H)))
+    proof.require(
+        "(iii) rank W = m = K-1, W (W'W)^-1 W' = P: G = PG = -l_H W (W'W)^-1 H", projected.equals(-(h**2) * (W @ R @ H))
+    )
     square = (projected @ projected.T).given(*rules)
     proof.require("so GG' = mu^2 P: ||G|| = mu, case (i)", square.equals(w**2 * h**2 * (W @ R @ W.T)))
 

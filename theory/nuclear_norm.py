@@ -40,6 +40,8 @@ def factors_at_equality(proof: Proof) -> None:
     proof.require("X'(WH) = (h/w) H'H", (X.T @ W @ H).given(*zero).equals(h / w * (H.T @ H)))
     grams = [(H.T @ H, z * w / h * (X.T @ X)), (X @ X.T @ X, X), (X @ one, 0 * one)]
     proof.require("so H'H = z (w/h) X'X, and that gives WH = zX", (h / w * (X @ H.T @ H)).given(*grams).equals(z * X))
+    rest = (H.T @ H - H.T @ H @ X.T @ X).given(*grams)
+    proof.require("with H'H(I - X'X) = 0: at these factors both terms do vanish", rest.equals(0 * rest))
     head = (W @ W.T).given((W, h / w * (X @ H.T)), (W.T, h / w * (H @ X.T)))
     proof.require("WW' = z (h/w) XX'", head.given(*grams).equals(z * h / w * (X @ X.T)))
     mean = (one.T @ H.T @ H @ one).given(*grams)

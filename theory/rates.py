@@ -12,7 +12,7 @@ from typing import Any
 import sympy
 
 from theory.class_symmetry import CENTRING, K, OneClass, outer, softmax_hessian
-from theory.matrix_words import Words, letters
+from theory.matrix_words import IDENTITY, Words, letters
 from theory.proof import Proof
 
 DELTA, B, DECAY, SAMPLES = sympy.symbols("Delta b l n", positive=True)
@@ -79,8 +79,13 @@ EARLY = 1 / (K * sympy.sqrt(SAMPLES)) - DECAY
 def origin_by_algebra(proof: Proof, claimed: Any = EARLY) -> None:
     """The cross block -(1/N) P Y of the Hessian at the origin, and the Hessian itself at K = 2, 3."""
     _same(proof, "P P = P", CENTRING @ CENTRING, CENTRING)
-    # Y Y^T = n I, so every nonzero singular value of P Y / N is sqrt(n) / N, on the range of P.
-    proof.identity("growth = sqrt(n)/N - l", (claimed + DECAY) ** 2, SAMPLES / (SAMPLES * K) ** 2)
+    # The Hessian less l is [[0, C], [C^T, 0]], C = -P Y / N, whose eigenvalues are 0 and +- the singular values of C.
+    centring, membership = letters("P Y")
+    rules = [(centring.T, centring), (centring @ centring, centring)]
+    cross = (-1 / (SAMPLES * K)) * (centring @ membership)
+    square = (cross @ cross.T).given((membership @ membership.T, SAMPLES * IDENTITY), *rules)
+    text = "Y Y^T = n I, n samples in each class: C C^T = (growth + l)^2 P"
+    proof.require(text, square.equals(((claimed + DECAY) ** 2) * centring))
     for classes, copies in ((2, 2), (3, 1)):
         hessian = _expanded_at_origin(classes, copies)
         square = ((claimed + DECAY) ** 2).subs({K: classes, SAMPLES: copies})

@@ -54,15 +54,18 @@ def _shift_leaves_kappa(proof: Proof) -> None:
 
 
 def _cap_by_squares(proof: Proof, claimed: Any) -> None:
-    for classes in (2, 3, 5):
-        p = sympy.Matrix(sympy.symbols(f"p:{classes}"))
-        p[-1] = 1 - sum(p[:-1])
-        distance = sum((value - sympy.Rational(1, classes)) ** 2 for value in p)
-        text = f"K = {classes}: the cap's factor less 1 - ||p||^2 is ||p - 1/K||^2"
-        proof.identity(text, claimed.subs(K, classes) - 1 + p.dot(p), distance)
+    square_of_p = sympy.Symbol("P")
+    # <p, p> - 2 <p, 1>/K + <1, 1>/K^2 with <p, 1> = 1 and <1, 1> = K.
+    distance = square_of_p - 2 / K + K / K**2
+    text = "every K: the cap's factor less 1 - ||p||^2 is ||p - 1/K||^2, as sum p = 1"
+    proof.identity(text, claimed - 1 + square_of_p, distance)
+    p = sympy.Matrix(sympy.symbols("p:3"))
+    p[-1] = 1 - sum(p[:-1])
+    written_out = sum((value - sympy.Rational(1, 3)) ** 2 for value in p)
+    proof.identity("the same written out at K = 3", claimed.subs(K, 3) - 1 + p.dot(p), written_out)
     square, slack, distance = sympy.symbols("S n d", positive=True)
-    # For every K: ||W||_F^2 = S = B^2 - n, and mean(1 - ||p_i||^2) = 1 - 1/K - d with d = mean ||p_i - 1/K||^2, as
-    # sum p = 1. Both terms are >= 0. Both are 0 iff n = 0, so that S = B^2 > 0, and d = 0.
+    # ||W||_F^2 = S = B^2 - n, and mean(1 - ||p_i||^2) = 1 - 1/K - d with d = mean ||p_i - 1/K||^2.
+    # Both terms below are >= 0. Both are 0 iff n = 0, so that S = B^2 > 0, and d = 0.
     gap = (square + slack) * claimed - square * (1 - 1 / K - distance)
     squares = slack * (1 - 1 / K) + square * distance
     proof.identity("every K: the cap - s2 = (B^2 - ||W||_F^2)(1 - 1/K) + ||W||_F^2 mean ||p_i - 1/K||^2", gap, squares)

@@ -42,7 +42,7 @@ def _bound_by_pairs(proof: Proof, constant: Any) -> None:
     together, apart = (left + right).dot(left + right), (left - right).dot(left - right)
     proof.identity("the parallelogram law", 2 * left.dot(left) + 2 * right.dot(right), together + apart)
     # So 2 ||W||_F^2 = sigma + delta + 2 R for every pair of rows: sigma = ||w_s + w_t||^2, delta = ||w_s - w_t||^2,
-    # R = the other rows' squared norms, and 1 - ||p||^2 is the sum over pairs of 2 p_s p_t.
+    # R = the other rows' squared norms, and 1 - ||p||^2 (the form above at orthonormal rows) is the sum of 2 p_s p_t.
     sigma, delta, others = z3.Reals("sigma delta R")
     gap = z3.Q(constant.p, constant.q) * (sigma + delta + 2 * others) - delta
     text = "no pair's share of constant * s2 - kappa is negative, for every K"

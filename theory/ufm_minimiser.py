@@ -5,7 +5,6 @@ Each function takes the off-class probability that is claimed, so that a false c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from theory import nuclear_norm
 from theory.class_symmetry import CENTRING, K, outer, softmax_hessian
+from theory.formulas import kappa_of_ufm
 from theory.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.ufm import FreeFeatures
@@ -28,7 +28,12 @@ def off_class(L: Any, K: Any, n: Any, a: Any) -> Any:
 
 
 def minimiser_for_every_size(proof: Proof, claimed: OffClass, a: Any) -> None:
-    """Z* = Delta P (x) 1_n^T minimises f(Z) + mu ||Z||_*, and every minimiser of F is its factorisation."""
+    """Z* = Delta P (x) 1_n^T minimises f(Z) + mu ||Z||_*, and every minimiser of F is its factorisation.
+
+    F >= f(WH) + mu ||WH||_*, with equality at some factors of Z*, so WH minimises the right side at every minimiser of
+    F. f is convex, and strictly but for shifts Z + 1v' of whole columns; two minimisers of a convex sum share the
+    gradient of f and differ by such a shift; 1'Z = 0 at each, so they are one. A bias only adds Z - beta 1'.
+    """
     L, root, nu = sympy.symbols("L rho nu", positive=True)
     n = nu**2  # rational in nu: sympy is slow with roots
     b, mu = claimed(L, K, n, a), L / nu
@@ -98,8 +103,7 @@ def minimised(proof: Proof, claimed: OffClass, models: list[FreeFeatures], seeds
     for model in models:
         size = model.K, model.counts[0]
         b = min(claimed(model.L, *size, model.smoothing), 1 / model.K)
-        gap = math.log(1 / b - model.K + 1)
-        kappa = (model.K - 1) ** 2 / model.K * b * (2 - model.K * b) * gap**2
+        kappa = float(kappa_of_ufm(b, model.K))
         for seed in range(seeds):
             head = model.head(model.minimise(seed))
             name = f"K, n = {size}, m = {model.m}{', bias' if model.bias else ''}, L = {model.L:.3g}"

@@ -138,13 +138,13 @@ def at_the_minimiser(proof: Proof, zeros: Callable[[Any, Any], Any]) -> None:
 
 
 def _directions(proof: Proof) -> None:
-    """How dW = A V + B O' and dH = (V'X + O C) E/sqrt n + D enter: V V' = P, O the rest of R^m, D E' = 0."""
-    A, B, C, D, O, V, X = letters("A B C D O V X")
+    """How dW = A V + B F' and dH = (V'X + F C) E/sqrt n + D enter: V V' = P, F the rest of R^m, D E' = 0."""
+    A, B, C, D, F, V, X = letters("A B C D F V X")
     w, eta, root = sympy.symbols("w eta nu", positive=True)
-    rules = [*nuclear_norm.BALANCED, (V @ V.T, P), (O.T @ O, IDENTITY), (V @ O, 0 * P), (O.T @ V.T, 0 * P)]
+    rules = [*nuclear_norm.BALANCED, (V @ V.T, P), (F.T @ F, IDENTITY), (V @ F, 0 * P), (F.T @ V.T, 0 * P)]
     rules += [(A @ P, A), (P @ X, X), (D @ E.T, 0 * V)]
     W, H = w * V, eta * (V.T @ E)
-    dW, dH = A @ V + B @ O.T, 1 / root * ((V.T @ X + O @ C) @ E) + D
+    dW, dH = A @ V + B @ F.T, 1 / root * ((V.T @ X + F @ C) @ E) + D
     first = (dW @ H + W @ dH).given(*rules)
     inside = eta * A + w / root * X
     text = "dZ = (eta A + omega X)E + w V D: B and C do not move Z, within a class only D does"

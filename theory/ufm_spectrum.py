@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from theory.configurations import Head, simplex
+from theory.formulas import ufm_gap
 
 Spectrum = NDArray[np.float64]
 
@@ -56,7 +57,7 @@ def spectrum_at_minimum(K: int, n: int, m: int, l_W: float, l_H: float) -> Spect
     L = math.sqrt(n * l_W * l_H)
     if L >= 1 / K:
         return spectrum_at_origin(K, n, m, l_W, l_H)
-    gap = math.log1p((1 - K * L) / L)
+    gap = float(ufm_gap(L, K))
     p, tau, psi, s, theta = 1 - (K - 1) * L, gap / K, gap * (1 - K * L), math.sqrt(l_W * l_H), 1 - 2 / K
     outside = m - K + 1
     times = [
@@ -92,7 +93,7 @@ def _sorted(times: list[tuple[float, int]]) -> Spectrum:
 
 def minimiser(K: int, n: int, m: int, l_W: float, l_H: float, seed: int = 0) -> Head:
     """An explicit global minimiser for L < 1/K, in a random rotation: W W^T = sqrt(l_H/l_W) sqrt(n) Delta P."""
-    gap = math.log(1 / math.sqrt(n * l_W * l_H) - K + 1)
+    gap = float(ufm_gap(math.sqrt(n * l_W * l_H), K))
     rows = simplex(K, m, math.sqrt((K - 1) / K), seed)
     size = math.sqrt(math.sqrt(n * l_H / l_W) * gap)
     labels = torch.arange(K).repeat_interleave(n)

@@ -16,6 +16,7 @@ import torch
 
 from theory.class_symmetry import K
 from theory.configurations import Head
+from theory.formulas import kappa_of_ufm
 from theory.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.statement import Statement
@@ -166,8 +167,7 @@ _STANDARD = balanced(4, 2, 4, 0.03, 0.01)
 def claimed_kappa(model: FreeFeatures) -> float:
     """The claim's number, with n = N/K where the classes are not balanced."""
     n = sum(model.counts) / model.K
-    b = min(math.sqrt(n * model.l_W * model.l_H) + model.smoothing / model.K, 1 / model.K)
-    return (model.K - 1) ** 2 / model.K * b * (2 - model.K * b) * math.log(1 / b - model.K + 1) ** 2
+    return float(kappa_of_ufm(math.sqrt(n * model.l_W * model.l_H), model.K, model.smoothing))
 
 
 def _best(model: FreeFeatures) -> torch.Tensor:

@@ -117,17 +117,6 @@ def test_without_decay_balance_is_conserved() -> None:
     assert off_the_law(start, end, 1.0) < 1e-6
 
 
-@few
-@given(seed=seeds, rate=st.floats(0.01, 0.5))
-def test_a_step_of_gradient_descent(seed: int, rate: float) -> None:
-    network = Network(seed=seed)
-    before, after = network.gradient_descent(rate, 1)
-    slope = gradients(network.data_loss, before)
-    added = slope["last"].T @ slope["last"] - slope["before"] @ slope["before"].T
-    expected = (1 - rate * network.decay) ** 2 * balance(before) + rate**2 * added
-    assert torch.allclose(balance(after), expected, atol=1e-11)
-
-
 def test_gradient_descent_errors_by_orders() -> None:
     """Against exp(-2 l eta) a step is off by O(eta^2), and 1/eta steps by O(eta)."""
     network = Network()

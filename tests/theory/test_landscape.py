@@ -24,6 +24,7 @@ from theory.ufm import FreeFeatures, balanced
 from theory.ufm_second_variation import at_the_minimiser
 from theory.ufm_spectrum import minimiser, spectrum_at_minimum, spectrum_at_origin
 
+
 @st.composite
 def sizes(draw: st.DrawFn) -> tuple[int, int, int, float, float]:
     """K, n, m >= K - 1 and unequal decays with L < 1/K."""
@@ -156,15 +157,17 @@ def test_critical_points_of_lower_rank_have_negative_curvature(K: int, extra: in
     assert float(model.spectrum(point)[0]) < -1e-4
 
 
-@pytest.mark.parametrize(("K", "m", "bias"), [(2, 1, False), (3, 2, False), (3, 3, True)])
+@pytest.mark.parametrize(("K", "m", "bias"), [(2, 1, False), (3, 2, False), (3, 2, True)])
 def test_critical_points_that_newton_finds(K: int, m: int, bias: bool) -> None:
     """Newton's method on the gradient goes to saddles as gladly as to minima: none is a local minimum but the best."""
     model = balanced(K, 1, m, 0.04, 0.03, bias=bias)
     best = float(model.objective(model.minimise(0)))
     saddles = 0
-    for seed in range(12):
+    for seed in range(4):
         point = (0.2 + seed / 4) * normal(generator_of(seed), model.size)
-        for _ in range(60):
+        for _ in range(30):
+            if float(model.gradient(point).norm()) < 1e-11:
+                break
             step = torch.linalg.pinv(model.joint_hessian(point), rtol=1e-8, hermitian=True) @ model.gradient(point)
             point = point - step / max(1.0, float(step.norm()))
         if float(model.gradient(point).norm()) < 1e-10 and float(model.objective(point)) > best + 1e-6:
