@@ -23,7 +23,7 @@ from theory.formulas import gap_of_loss, kappa_at_collapse, kappa_of_ufm, ufm_ga
 from theory.matrix_words import IDENTITY, letters
 from theory.oracle import kappa_by_hessian, kappa_matrix_free
 from theory.proof import Proof
-from theory.squared_loss import minimisers
+from theory.squared_loss_algebra import minimisers
 from theory.ufm import FreeFeatures, balanced
 from theory.ufm_minimiser import minimiser_for_every_size, off_class
 
