@@ -7,7 +7,7 @@ get: the infimum over A is the minimum over the factorisations of the logit matr
     kappa(P) = mean_i (f_i^T P f_i) Tr(B_i P^{-1}),    B_i = G^T (diag p_i - p_i p_i^T) G,    W~ h_i = G f_i,
 
 over symmetric positive definite r x r matrices P. Along every geodesic of those it is a sum of exponentials, so
-it is convex there, its minimiser is unique up to scale, and a vanishing gradient is a certificate (theory B6').
+it is convex there, its minimiser is unique up to scale, and a small gradient bounds what is left (theory B6').
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokcore.errors import NonFiniteError, UsageError
-from grokcore.flatness import relative_flatness, row_variance
+from grokcore.flatness import row_variance
 from grokcore.geometry import squared_distances
 
 _LONGEST_STEP = 4.0  # of the logarithm of P in one iteration: exp stays harmless
 _ROUNDING = 1e-14  # relative error of a mean over samples, with room to spare
 _CENTRING = 64 * torch.finfo(torch.float64).eps  # of ||W||_F: what centring the rows leaves of equal ones
+_COARSEST = 64 * torch.finfo(torch.float32).eps  # half precision at its own rounding would keep no direction at all
+_LOST = 1e-2  # nats of a logit, or this share of the largest / 1e4: more than that is no rounding
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,17 @@ class FlattestReparametrisation:
         infimum: the least kappa over all invertible A; `weight` on ``features @ map.T``, with the given bias,
             has it. No head of any width with the same logits W~ h and the same outputs has less.
         attained: whether some invertible A has it: where the features, W~ and W~ H share one rank, or where
-            it is 0 because there are no features or no differences between rows.
+            it is 0 because there are no features or no differences between rows. Ranks are counted as
+            `rank_tolerance` says, so features with noise in more than r directions do not attain it.
         map: (r, m), takes a feature h to the r numbers that the logits see.
         weight: (K, r), the head on these; softmax(weight map h + b) is the output of every given sample.
         full_map: (m, m), an invertible A that attains the infimum; None where none does.
         rank: r, the rank of the logits W~ H.
-        gradient_norm: what is left of the Riemannian gradient of log kappa. By convexity the infimum is
-            too high by a relative gradient_norm times the geodesic distance to the minimiser at most.
+        dropped: the most, in nats, that a centred logit of a given sample loses where singular values count as 0.
+        gradient_norm: of the Riemannian gradient of log kappa at `map`. By convexity the infimum is too high by
+            a relative gradient_norm times the geodesic distance to the minimiser at most. Eigenvalues within
+            float64 keep that distance below 1500 sqrt(r); it is a few units unless probabilities differ by many
+            orders.
         iterations: Newton steps taken.
         converged: whether gradient_norm reached the tolerance.
     """
@@ -56,6 +62,7 @@ class FlattestReparametrisation:
     weight: Float[Tensor, "K r"]
     full_map: Float[Tensor, "m m"] | None
     rank: int
+    dropped: float
     gradient_norm: float
     iterations: int
     converged: bool
@@ -79,7 +86,8 @@ def flattest_reparametrisation(
         tolerance: stop where the Riemannian gradient of log kappa is at most this.
         max_iterations: Newton steps at most; far fewer are needed unless probabilities differ by many orders.
         rank_tolerance: a singular value of the logits W~ H below this share of ||W~||_F ||H||_F counts as zero
-            (of W~ and H, below this share of their own norm); by default 64 eps of the features' dtype.
+            (of W~ and H, below this share of their own norm), unless W~ and H have one rank and one span, which
+            is that of the logits; by default 64 eps of the coarser dtype, of float32 at most.
 
     Returns:
         The infimum (mean over samples, nats, unnormalised by m as kappa is), whether it is attained and the maps.
@@ -87,8 +95,9 @@ def flattest_reparametrisation(
         the logits, new samples outside the span of the given ones get other outputs from them.
 
     Raises:
-        UsageError: shapes that do not fit, no samples, or a tolerance or a number of iterations below 0.
-        NonFiniteError: NaN or infinity in the inputs, or numbers so large that kappa overflows.
+        UsageError: shapes that do not fit, no samples, a tolerance or a number of iterations below 0, or, by
+            default tolerance, logits so small beside W~ and H that rounding may hide more than 0.01 nats of one.
+        NonFiniteError: NaN or infinity in the inputs, or numbers so large that logits or kappa overflow.
 
     Mode: evaluation; runs in float64 without gradients on the inputs' device. Where float64 cannot tell the
     outputs from one-hot (gaps beyond 700), kappa and the infimum are 0 and no step is taken.
@@ -96,46 +105,87 @@ def flattest_reparametrisation(
     Cost: n (K^2 + r^2) operations an inner step, a few dozen of them. Source: theory B6' (`python -m theory "B6'"`).
     """
     _check(features, weight, bias, tolerance, max_iterations)
-    share = 64 * torch.finfo(features.dtype).eps if rank_tolerance is None else rank_tolerance
+    rounding = max(torch.finfo(given.dtype).eps for given in (features, weight))
+    share = min(64 * rounding, _COARSEST) if rank_tolerance is None else rank_tolerance
     with torch.no_grad():
-        features, weight = features.detach().double(), weight.detach().double()
-        bias = None if bias is None else bias.detach().double()
-        kappa = float(relative_flatness(features, weight, bias))
-        rows = weight - weight.mean(dim=0)
-        size, least = float(features.norm()), max(share * float(rows.norm()), _CENTRING * float(weight.norm()))
-        if not (math.isfinite(kappa) and math.isfinite(size * float(rows.norm()))):
-            raise NonFiniteError("the features or the head hold NaN or infinity, or kappa overflows")
-        left, values, right = torch.linalg.svd(features @ rows.T, full_matrices=False)
-        rank = int((values > least * size).sum())
-        if rank == 0:
-            attained = float(rows.norm()) <= least or size == 0
-            nothing, full = weight[:, :0], torch.eye(features.shape[1]).to(features) if attained else None
-            return FlattestReparametrisation(kappa, 0.0, attained, nothing.T @ rows, nothing, full, 0, 0.0, 0, True)
-        start = (values[:rank] / values[0]).sqrt()
-        probabilities = torch.softmax(torch.nn.functional.linear(features, weight, bias), dim=1)
-        frame = _Frame(
-            left[:, :rank] * start,
-            right[:rank].T * start,
-            (right[:rank] @ rows) / (start * values[0])[:, None],
-        )
-        frame, gradient_norm, iterations = _minimise(frame, probabilities, tolerance, max_iterations)
-        spread = (features @ frame.map.T).square().sum(dim=1).mean().sqrt()
-        balance = (frame.head.norm() * values[0] / spread).sqrt()
-        reduced_map, reduced_weight = frame.map * balance, frame.head * (values[0] / balance)
-        infimum = float(relative_flatness(features @ reduced_map.T, reduced_weight, bias))
-        full_map = _completed(features, rows, reduced_map, least, share * size)
+        # Entries near 1 neither over- nor underflow on the way, and powers of two cost no digit.
+        unit, head_unit = _unit(features), _unit(weight)
+        scale = unit * head_unit
+        features, weight = features.detach().double() / unit, weight.detach().double() / head_unit
+        logits = scale * (features @ weight.T) + (0.0 if bias is None else bias.detach().double())
+        p, rows = torch.softmax(logits, dim=1), weight - weight.mean(dim=0)
+        kappa = float(_kappa(_Frame(features, rows, rows), p)) * scale * scale
+        if not math.isfinite(kappa):
+            raise NonFiniteError("the features and the head are so large that the logits or kappa overflow")
+        least, size = max(share * float(rows.norm()), _CENTRING * float(weight.norm())), float(features.norm())
+        used, seen = _Span.of(features, share * size), _Span.of(rows, least)
+        frame, largest, dropped = _start(features, rows, least * size, used, seen)
+        dropped *= scale
+        if rank_tolerance is None and dropped > _LOST * max(1.0, 1e-4 * float(logits.abs().max())):
+            raise UsageError(
+                f"rounding may hide {dropped:.2g} nats of a logit: the features and the head are too large beside "
+                "their product; scale every direction of both alike, use float64, or give a rank_tolerance"
+            )
+        gradient_norm, iterations = 0.0, 0
+        rank = len(frame.map)
+        if rank:
+            frame, iterations = _minimise(frame, p, tolerance, max_iterations)
+            # The map as it is returned, not as rounding left the frame's own features.
+            frame = frame._replace(features=features @ frame.map.T)
+            gradient_norm = float(_slopes(frame, p).gradient.norm())
+        infimum = float(_kappa(frame, p)) * (largest * scale) * (largest * scale)
+        if infimum == 0:
+            gradient_norm = 0.0  # nothing is lower
+        root = math.sqrt(unit) * math.sqrt(head_unit) * math.sqrt(largest)
+        spread = frame.features.square().sum(dim=1).mean().sqrt()
+        balance = float((frame.head.norm() / spread).sqrt()) if rank else 1.0
+        reduced_map = frame.map * (root * balance / unit)
+        full_map = _completed(reduced_map, used, seen)
     return FlattestReparametrisation(
-        kappa,
-        infimum,
-        full_map is not None,
-        reduced_map,
-        reduced_weight,
-        full_map,
-        rank,
-        gradient_norm,
-        iterations,
-        gradient_norm <= tolerance,
+        kappa=kappa,
+        infimum=infimum,
+        attained=full_map is not None,
+        map=reduced_map,
+        weight=frame.head * (root / balance),
+        full_map=full_map,
+        rank=rank,
+        dropped=dropped,
+        gradient_norm=gradient_norm,
+        iterations=iterations,
+        converged=gradient_norm <= tolerance,
     )
+
+
+def _unit(given: Tensor) -> float:
+    """A power of two near the largest entry; 1 where there is none but 0."""
+    largest = float(given.abs().max()) if given.numel() else 0.0
+    return 2.0 ** max(-1000, min(1000, math.frexp(largest)[1]))
+
+
+class _Span(NamedTuple):
+    """Singular values and right singular vectors (all of R^m), and how many of the values are above `least`."""
+
+    rank: int
+    values: Tensor
+    directions: Tensor
+    least: float
+
+    @classmethod
+    def of(cls, rows: Tensor, least: float) -> _Span:
+        if len(rows) > rows.shape[1]:
+            _, rows = torch.linalg.qr(rows, mode="r")
+        _, values, directions = torch.linalg.svd(rows, full_matrices=True)
+        return cls(int((values > least).sum()), values, directions, least)
+
+    def equals(self, other: _Span) -> bool:
+        """Whether both have one rank, which is then that of the product, whatever rounding does to the weakest."""
+        rank = self.rank
+        if rank != other.rank or rank == 0:
+            return False
+        cosines = torch.linalg.svdvals(self.directions[:rank] @ other.directions[:rank].T)
+        # Wedin: errors of `least` turn the weakest direction so far; no direction of one is orthogonal to the other.
+        turned = self.least / self.values[rank - 1] + other.least / other.values[rank - 1]
+        return bool(cosines[-1] > turned)
 
 
 class _Frame(NamedTuple):
@@ -152,25 +202,62 @@ class _Frame(NamedTuple):
         return _Frame(self.features @ forth, self.head @ back, forth @ self.map)
 
 
-def _minimise(frame: _Frame, p: Tensor, tolerance: float, max_iterations: int) -> tuple[_Frame, float, int]:
-    n, norm, iteration = len(p), math.inf, 0
+def _start(features: Tensor, rows: Tensor, least: float, used: _Span, seen: _Span) -> tuple[_Frame, float, float]:
+    """A frame of the logits through their rank, their largest singular value, and the most it drops of a logit.
+
+    The head of the frame is in units of that value.
+    """
+    left, values, right = torch.linalg.svd(features @ rows.T, full_matrices=False)
+    rank = int((values > least).sum())
+    largest = float(values[0]) if rank else 1.0
+    if used.rank > rank and used.equals(seen):
+        # The product of two weak directions drowns in the logits' rounding, but they are there: frame the span itself.
+        basis = used.directions[: used.rank]
+        inner, outer = features @ basis.T, rows @ basis.T
+        even, unit = (outer.norm(dim=0) / inner.norm(dim=0)).sqrt(), math.sqrt(largest)
+        return _Frame(inner * even / unit, outer / even / unit, basis * even[:, None] / unit), largest, 0.0
+    lost = (left[:, rank:] * values[rank:]) @ right[rank:]
+    start = (values[:rank] / largest).sqrt()
+    maps = (right[:rank] @ rows) / (start * largest)[:, None]
+    dropped = float(lost.abs().max()) if lost.numel() else 0.0
+    return _Frame(left[:, :rank] * start, right[:rank].T * start, maps), largest, dropped
+
+
+class _Slopes(NamedTuple):
+    """kappa and both sides of the stationarity condition S_H = S_B, relative to kappa, which is the trace of each."""
+
+    value: Tensor
+    scatter: Tensor
+    between: Tensor
+
+    @property
+    def gradient(self) -> Tensor:
+        return self.scatter - self.between
+
+
+def _slopes(frame: _Frame, p: Tensor) -> _Slopes:
+    norms = frame.features.square().sum(dim=1)
+    variances = row_variance(p, squared_distances(frame.head))
+    value = (norms * variances).mean()
+    shares = len(p) * value
+    scatter = (frame.features.T * (variances / shares)) @ frame.features
+    return _Slopes(value, scatter, frame.head.T @ _laplacian(p, norms / shares) @ frame.head)
+
+
+def _minimise(frame: _Frame, p: Tensor, tolerance: float, max_iterations: int) -> tuple[_Frame, int]:
+    norm, iteration = math.inf, 0
     while True:
-        norms = frame.features.square().sum(dim=1)
-        variances = row_variance(p, squared_distances(frame.head))
-        value = (norms * variances).mean()
+        slopes = _slopes(frame, p)
+        value, gradient = slopes.value, slopes.gradient
         if float(value) < torch.finfo(torch.float64).tiny:
-            return frame, 0.0, iteration
-        # Both sides of the stationarity condition S_H = S_B, relative to kappa, which is the trace of each.
-        scatter = (frame.features.T * (variances / (n * value))) @ frame.features
-        between = frame.head.T @ _laplacian(p, norms / (n * value)) @ frame.head
-        gradient = scatter - between
+            return frame, iteration
         before, norm = norm, float(gradient.norm())
         if norm <= tolerance or iteration == max_iterations:
-            return frame, norm, iteration
-        step = _newton_step(frame, p, scatter + between, gradient, float(value))
+            return frame, iteration
+        step = _newton_step(frame, p, slopes.scatter + slopes.between, gradient, float(value))
         slope = float((gradient * step).sum())
         if slope >= 0 or (-slope < _ROUNDING and norm > before / 2):
-            return frame, norm, iteration
+            return frame, iteration
         logarithms, vectors = torch.linalg.eigh(step)
         length = min(1.0, _LONGEST_STEP / float(logarithms.abs().max()))
         while True:
@@ -180,7 +267,7 @@ def _minimise(frame: _Frame, p: Tensor, tolerance: float, max_iterations: int) -
                 break
             length /= 2
             if length < 1e-10:
-                return frame, norm, iteration
+                return frame, iteration
         frame, iteration = trial, iteration + 1
 
 
@@ -248,20 +335,17 @@ def _quadratic_distances(rows: Tensor, x: Tensor) -> Tensor:
     return own[:, None] + own - 2 * product
 
 
-def _completed(features: Tensor, rows: Tensor, reduced_map: Tensor, *least: float) -> Tensor | None:
+def _completed(reduced_map: Tensor, used: _Span, seen: _Span) -> Tensor | None:
     """An invertible m x m map whose first r coordinates are `reduced_map` and whose others vanish on every sample.
 
-    There is one, and the infimum is attained, exactly where features and centred rows have the rank of the logits:
-    no more than r singular values of the rows, then of the features, above `least`.
+    There is one, and the infimum is attained, exactly where features and centred rows have the rank of the logits.
     """
-    rank = len(reduced_map)
-    if int((torch.linalg.svdvals(rows) > least[0]).sum()) > rank:
+    rank, m = reduced_map.shape
+    if min(used.rank, seen.rank) == 0:
+        return torch.eye(m).to(reduced_map)
+    if max(used.rank, seen.rank) > rank:
         return None
-    _, triangle = torch.linalg.qr(features, mode="r")
-    _, values, right = torch.linalg.svd(triangle, full_matrices=True)
-    if int((values > least[1]).sum()) > rank:
-        return None
-    return torch.cat([reduced_map, right[rank:] * (reduced_map.norm() / math.sqrt(rank))])
+    return torch.cat([reduced_map, used.directions[rank:] * (reduced_map.norm() / math.sqrt(rank))])
 
 
 def _check(features: Tensor, weight: Tensor, bias: Tensor | None, tolerance: float, max_iterations: int) -> None:

@@ -67,7 +67,9 @@ def main(argv: Sequence[str]) -> int:
     elif words.names:
         print("\n\n".join(page(outcome) for outcome in outcomes))
     else:
-        print(plain([*HEADER, *MEASURED], [row(outcome) + measured(outcome) for outcome in outcomes]))
+        # What is longest stands last, where a narrow terminal may wrap it.
+        cells = [(row(outcome), measured(outcome)) for outcome in outcomes]
+        print(plain([*HEADER[:-1], *MEASURED, HEADER[-1]], [[*r[:-1], *m, r[-1]] for r, m in cells]))
     for text in contradictions:
         print(f"contradiction: {text}", file=sys.stderr)
     return 1 if contradictions else 0

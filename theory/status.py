@@ -9,7 +9,7 @@ from typing import Any
 from grokcore.documents import escaped
 from theory.statement import Certificate, Checked, Counterexample, Sibling, Statement, Status, status_of
 
-HEADER = ["statement", "kind", "status", "channels that hold", "covers", "counterexamples", "false siblings refuted"]
+HEADER = ["statement", "kind", "status", "channels that hold", "counterexamples", "siblings refuted", "covers"]
 MEASURED = ["worst residual", "time (s)"]
 
 _STRENGTH: dict[Status | None, int] = {None: 0, "checked": 1, "certified": 2, "proved": 3}
@@ -77,19 +77,17 @@ def run(statement: Statement, *, thorough: bool = False) -> Outcome:
 def row(outcome: Outcome) -> list[str]:
     """The cells of HEADER: the same on every machine where every check holds."""
     statement = outcome.statement
-    status = "CONTRADICTED" if outcome.contradictions else str(statement.status)
-    if statement.instead:
-        status += f" as stated; see {statement.instead}"
+    right = f"; what is right: {statement.instead}" if statement.instead else ""
     dropped = {c.drops for c in outcome.counterexamples if c.holds}
     refuted = sum(s.refuted for s in outcome.siblings)
     return [
         f"{statement.label} {statement.name}",
         statement.kind,
-        status,
+        "CONTRADICTED" if outcome.contradictions else statement.status,
         ", ".join(dict.fromkeys(c.channel for c in outcome.certificates if c.holds)) or "none",
-        coverage(outcome.certificates),
         f"{len(dropped)} of {len(statement.assumptions)}",
         f"{refuted} of {len(outcome.siblings)}",
+        coverage(outcome.certificates) + right,
     ]
 
 

@@ -321,7 +321,7 @@ def test_numbers_that_are_not_finite_are_refused(where: int, value: float) -> No
 def test_an_overflow_is_refused() -> None:
     features, weight, bias, _ = random_head(19)
     with pytest.raises(NonFiniteError, match="overflow"):
-        flattest_reparametrisation(features * 1e200, weight * 1e-200, bias)
+        flattest_reparametrisation(features * 1e200, weight * 1e200, bias)
 
 
 @pytest.mark.usefixtures("no_shape_checks")
