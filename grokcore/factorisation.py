@@ -49,7 +49,7 @@ class FlattestReparametrisation:
         dropped: the most, in nats, that a centred logit of a given sample loses where singular values count as 0.
         gradient_norm: of the Riemannian gradient of log kappa at `map`. By convexity the infimum is too high by
             a relative gradient_norm times the geodesic distance to the minimiser at most. Eigenvalues within
-            float64 keep that distance below 1500 sqrt(r); it is a few units unless probabilities differ by many
+            float64 keep that distance below 3000 sqrt(r); it is a few units unless probabilities differ by many
             orders.
         iterations: Newton steps taken.
         converged: whether gradient_norm reached the tolerance.
@@ -95,16 +95,23 @@ def flattest_reparametrisation(
         the logits, new samples outside the span of the given ones get other outputs from them.
 
     Raises:
-        UsageError: shapes that do not fit, no samples, a tolerance or a number of iterations below 0, or, by
-            default tolerance, logits so small beside W~ and H that rounding may hide more than 0.01 nats of one.
+        UsageError: shapes that do not fit, no samples, a tolerance or a number of steps below 0, or logits
+            so small beside W~ and H that rounding may hide more than 0.01 nats of one (not where it is
+            `rank_tolerance` that drops them).
         NonFiniteError: NaN or infinity in the inputs, or numbers so large that logits or kappa overflow.
 
     Mode: evaluation; runs in float64 without gradients on the inputs' device. Where float64 cannot tell the
-    outputs from one-hot (gaps beyond 700), kappa and the infimum are 0 and no step is taken.
+    outputs from one-hot (gaps beyond 745), kappa and the infimum are 0; where what is left of them has lost digits
+    (beyond 708), no step is taken and `converged` says so.
 
     Cost: n (K^2 + r^2) operations an inner step, a few dozen of them. Source: theory B6' (`python -m theory "B6'"`).
     """
-    _check(features, weight, bias, tolerance, max_iterations)
+    _check(features, weight, bias)
+    if not tolerance >= 0 or max_iterations < 0 or not (rank_tolerance is None or rank_tolerance >= 0):
+        raise UsageError(
+            "tolerance, max_iterations and rank_tolerance must not be negative, "
+            f"got {tolerance}, {max_iterations} and {rank_tolerance}"
+        )
     rounding = max(torch.finfo(given.dtype).eps for given in (features, weight))
     share = min(64 * rounding, _COARSEST) if rank_tolerance is None else rank_tolerance
     with torch.no_grad():
@@ -121,7 +128,9 @@ def flattest_reparametrisation(
         used, seen = _Span.of(features, share * size), _Span.of(rows, least)
         frame, largest, dropped = _start(features, rows, least * size, used, seen)
         dropped *= scale
-        if rank_tolerance is None and dropped > _LOST * max(1.0, 1e-4 * float(logits.abs().max())):
+        # What a person's tolerance drops is theirs to drop; what rounding may hide is not.
+        by_rounding = rank_tolerance is None or least > share * float(rows.norm())
+        if by_rounding and dropped > _LOST * max(1.0, 1e-4 * float(logits.abs().max())):
             raise UsageError(
                 f"rounding may hide {dropped:.2g} nats of a logit: the features and the head are too large beside "
                 "their product; scale every direction of both alike, use float64, or give a rank_tolerance"
@@ -132,7 +141,7 @@ def flattest_reparametrisation(
             frame, iterations = _minimise(frame, p, tolerance, max_iterations)
             # The map as it is returned, not as rounding left the frame's own features.
             frame = frame._replace(features=features @ frame.map.T)
-            gradient_norm = float(_slopes(frame, p).gradient.norm())
+            gradient_norm = float(_slopes(frame, p).gradient.nan_to_num(math.inf).norm())
         infimum = float(_kappa(frame, p)) * (largest * scale) * (largest * scale)
         if infimum == 0:
             gradient_norm = 0.0  # nothing is lower
@@ -348,7 +357,7 @@ def _completed(reduced_map: Tensor, used: _Span, seen: _Span) -> Tensor | None:
     return torch.cat([reduced_map, used.directions[rank:] * (reduced_map.norm() / math.sqrt(rank))])
 
 
-def _check(features: Tensor, weight: Tensor, bias: Tensor | None, tolerance: float, max_iterations: int) -> None:
+def _check(features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if features.ndim != 2 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
         raise UsageError(
             f"features (n, m) and weight (K, m) must share m, got {tuple(features.shape)} and {tuple(weight.shape)}"
@@ -357,7 +366,5 @@ def _check(features: Tensor, weight: Tensor, bias: Tensor | None, tolerance: flo
         raise UsageError(f"the bias must be ({weight.shape[0]},), got {tuple(bias.shape)}")
     if features.shape[0] == 0 or weight.shape[0] == 0:
         raise UsageError("relative flatness of no samples or no classes is undefined")
-    if not tolerance >= 0 or max_iterations < 0:
-        raise UsageError(f"tolerance and max_iterations must not be negative, got {tolerance} and {max_iterations}")
     if not all(bool(torch.isfinite(given).all()) for given in (features, weight, bias) if given is not None):
         raise NonFiniteError("the features or the head hold NaN or infinity")

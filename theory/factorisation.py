@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import sympy
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from theory.class_symmetry import CENTRING, K, OneClass, outer, softmax_hessian
 from theory.configurations import Head, collapsed, generator_of, normal, random_head
+from theory.head_algebra import PS, PT, XS, XT, moment, over_pairs
 from theory.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.reparametrisation import approaching, descended, found_for, geodesic, power, reduced, reparametrised
@@ -46,6 +48,8 @@ def _schur_complements(proof: Proof) -> None:
     square = (yt + xt * b * c**-1) * c * (y + c**-1 * bt * x)
     form = xt * a * x + xt * b * y + yt * bt * x + yt * c * y
     proof.identity("h^T P h = x^T Q x + ||y + c^-1 b^T x||_c^2, Q = a - b c^-1 b^T", form, xt * schur * x + square)
+    # So an unseen part y only adds, and adds nothing to any sample iff y_i = L x_i with one L: iff rank H = rank of the
+    # seen part. Where P^-1 stands, the same words say it of the rows: nothing is added iff rank W~ = rank W~ H.
     column = sympy.Matrix([a * s - b * c**-1 * bt * s, bt * s - c * c**-1 * bt * s])
     proof.identity(
         "P (s, -c^-1 b^T s) = (Q s, 0): the corner of P^-1 is Q^-1, so d^T P^-1 d = d^T Q^-1 d there",
@@ -82,18 +86,42 @@ def _geodesic_convexity(proof: Proof) -> None:
     exponential = sympy.exp(t * (j - k))
     curvature = sympy.diff(exponential, t, 2) / exponential
     proof.identity(
-        "its second derivative is (l_j - l_k)^2 times itself: 0 for all j, k only along P itself",
+        "its second derivative is (l_j - l_k)^2 times itself; as every c_jk > 0, all vanish only along P itself",
         curvature,
         (j - k) ** 2,
     )
-    for r in (2, 3, 4):
-        spectrum = sympy.symbols(f"l0:{r}", positive=True)
-        trace = sum(spectrum) * sum(1 / value for value in spectrum)
-        spread = spectrum[0] / spectrum[-1]
-        proof.nonnegative(f"Tr P Tr P^-1 >= l_max/l_min, r = {r}: kappa has a minimum", trace - spread)
+
+
+def _definite_sums(proof: Proof) -> None:
+    """B_i > 0 and sum_i f_i f_i^T > 0: every c_jk > 0, and kappa >= const Tr P Tr P^-1 has a minimum."""
+    variance = moment(1, 2) - moment(1, 1) ** 2
+    proof.identity(
+        "x^T (diag p - p p^T) x = (1/2) sum p_s p_t (x_s - x_t)^2, every K",
+        over_pairs(PS * PT * (XS - XT) ** 2) / 2,
+        variance,
+    )
+    proof.identity(
+        "(1/2) sum (x_s - x_t)^2 = K||x||^2 - (1^T x)^2: with p_s >= a, B_i >= a^2 K G^T G > 0, as 1^T G = 0",
+        over_pairs((XS - XT) ** 2) / 2,
+        moment(0, 0) * moment(0, 2) - moment(0, 1) ** 2,
+    )
+    largest, least, others, inverses = sympy.symbols("l_max l_min a b", positive=True)
+    proof.nonnegative(
+        "(l_max + a)(1/l_min + b) > l_max/l_min, every r: P of one scale and bounded kappa lie in a compact set",
+        (largest + others) * (1 / least + inverses) - largest / least,
+        strictly=True,
+    )
 
 
 def _stationarity(proof: Proof) -> None:
+    X = sympy.Symbol("X", commutative=False)
+    t, n, v, hx, bx = sympy.symbols("t n v hx bx")
+    proof.identity("(1 + tX)(1 - tX) = 1 - t^2 X^2", sympy.expand((1 + t * X) * (1 - t * X)), 1 - t**2 * X**2)
+    proof.identity(
+        "so at P = 1 + tX, every r, n v becomes (n + t h^T X h)(v - t Tr BX) to first order: slope <v h h^T - n B, X>",
+        sympy.diff((n + t * hx) * (v - t * bx), t).subs(t, 0),
+        v * hx - n * bx,
+    )
     a, b, c = sympy.symbols("a b c")
     P, h = sympy.Matrix([[a, b], [b, c]]), sympy.Matrix(sympy.symbols("h0:2"))
     e, f, g = sympy.symbols("e f g")
@@ -114,12 +142,15 @@ def _class_mean(of_one: OneClass) -> OneClass:
     return OneClass(of_one.identity + ee / K, sympy.Matrix([[0, 0], [0, (e1 + one_e) / K + ones]]))
 
 
-def _collapse_is_critical(proof: Proof) -> None:
-    """W~ = P and h_c = u_c, in the K coordinates of the classes: S_H = S_B, so P = I is critical, hence the minimum."""
+def _collapse_is_critical(proof: Proof, mean: Any) -> None:
+    """W~ = P and h_c = u_c + mean 1, in the K coordinates of the classes: is S_H = S_B, P = I critical, the minimum?
+
+    The coordinate along 1 is one that no row sees.
+    """
     q = sympy.Symbol("q", positive=True)
     p_true, p_other = 1 / (1 + (K - 1) * q), q / (1 + (K - 1) * q)
     own = CENTRING @ softmax_hessian(p_true, p_other) @ CENTRING
-    feature = outer((1, -1 / K), (1, -1 / K))
+    feature = outer((1, mean - 1 / K), (1, mean - 1 / K))
     scatter, between = own.trace() * _class_mean(feature), feature.trace() * _class_mean(own)
     proof.identity("S_H = S_B at collapse, the multiple of I", scatter.identity, between.identity)
     proof.identity("S_H = S_B at collapse, the rest", scatter.corner, between.corner)
@@ -135,11 +166,12 @@ def _collapse_is_critical(proof: Proof) -> None:
     "symbolic", covers="every K, m, n and rank", relies_on="sympy, the one-class algebra", whole=True
 )
 def _symbolic(proof: Proof) -> None:
-    """Reduction by Schur complements in letters, convexity along geodesics, stationarity, collapse for every K."""
+    """Reduction by Schur complements in letters, convexity along geodesics, a minimum, collapse for every K."""
     _schur_complements(proof)
     _geodesic_convexity(proof)
+    _definite_sums(proof)
     _stationarity(proof)
-    _collapse_is_critical(proof)
+    _collapse_is_critical(proof, sympy.Integer(0))
 
 
 # The numeric channel.
@@ -168,7 +200,7 @@ def _heads() -> list[Head]:
 
 
 @FLATTEST_FACTORISATION.certificate(
-    "numeric", covers="K = 3..5, eleven heads of every kind of rank", relies_on="exact Hessians"
+    "numeric", covers="K = 3..5, eleven heads of every kind of rank", relies_on="the Newton method, exact Hessians"
 )
 def _numeric(proof: Proof) -> None:
     """By the dense Hessian: the reduced head has the infimum, explicit A come as near as one likes, none goes below."""
@@ -191,7 +223,9 @@ def _numeric(proof: Proof) -> None:
         proof.at_most(f"head {number}: no A goes below", found.infimum, tried, slack=1e-9)
 
 
-@FLATTEST_FACTORISATION.certificate("numeric", covers="rank m = 1..4", relies_on="LBFGS, exact Hessians at the end")
+@FLATTEST_FACTORISATION.certificate(
+    "numeric", covers="rank m = 1..4", relies_on="LBFGS against the Newton method, exact Hessians at the end"
+)
 def _descent(proof: Proof) -> None:
     """LBFGS over A from random starts ends at the infimum where it is attained, wherever it starts."""
     for classes, m in ((2, 1), (3, 2), (4, 3), (6, 4)):
@@ -251,7 +285,9 @@ def _attained_exactly_where(proof: Proof, criterion: Criterion) -> None:
             proof.require(f"head {number}: ever smaller, never there", found.full_map is None and falling)
 
 
-@FLATTEST_FACTORISATION.certificate("numeric", covers="eleven heads of every kind of rank", relies_on="exact Hessians")
+@FLATTEST_FACTORISATION.certificate(
+    "numeric", covers="eleven heads of every kind of rank", relies_on="the Newton method's maps, exact Hessians"
+)
 def _attainment(proof: Proof) -> None:
     """An explicit A has the infimum exactly where rank H = rank W~ = rank W~ H, or there is nothing to lower."""
     _attained_exactly_where(proof, equal_ranks)
@@ -301,6 +337,12 @@ def _global_mean(proof: Proof) -> None:
 def _straight(proof: Proof) -> None:
     """kappa is convex in P along straight lines too."""
     _convex_along(proof, lambda P, Q, t: (1 - t) * P + t * Q)
+
+
+@FLATTEST_FACTORISATION.sibling
+def _any_unseen_mean(proof: Proof) -> None:
+    """A = I attains it at balanced collapse with any mu_G that no row sees."""
+    _collapse_is_critical(proof, sympy.Symbol("g", positive=True))
 
 
 @FLATTEST_FACTORISATION.sibling

@@ -70,6 +70,8 @@ def _bound_for_any_head(proof: Proof, claimed: Any) -> None:
     orthant = {K: 2 + t, q: 1 / (1 + r)}
     proof.nonnegative("b_o > 0", b.subs(orthant), strictly=True)
     proof.nonnegative("c > 0 where 0 < q < 1", c.subs(orthant), strictly=True)
+    for name, factor in (("b_o", b), ("c", c)):
+        proof.nonnegative(f"{name} > 0 at the end K = 2", factor.subs({K: 2, q: 1 / (1 + r)}), strictly=True)
 
     # Step 1, one sample: <w_c, h> = u_c^T W~ h = Delta (K-1)/K - beta_c.
     ww, wh, hh, beta, squares = sympy.symbols("ww wh hh beta B2")
@@ -106,7 +108,10 @@ def _bound_for_any_head(proof: Proof, claimed: Any) -> None:
 
 
 def _equality_is_collapse(proof: Proof) -> None:
-    """Equality: h_i = t_i w_c, so W~W~^T u_c = (Delta/t_i) u_c, and eigenvectors that are not orthogonal share it."""
+    """Equality: h_i = t_i w_c and beta = 0, so W~W~^T u_c = (Delta/t_i) u_c; vectors that are not orthogonal share it.
+
+    t_i > 0, as <w_c, h_i> = Delta (K-1)/K then. Conversely NC1 to NC3 make the biases equal, and kappa the bound.
+    """
     e, f, s, t, gap = sympy.symbols("e f s t Delta", positive=True)
     inner = CENTRING.corner[1, 1]  # <u_c, u_d>, c != d: an entry of P off its diagonal
     proof.require("<u_c, u_d> = -1/K is not 0", sympy.simplify(inner + 1 / K) == 0)
@@ -115,6 +120,13 @@ def _equality_is_collapse(proof: Proof) -> None:
         sympy.solve((e - f) * inner, e) == [f],
     )
     # Then W~W~^T = s P with s = Delta/t: on span{u_c}, the complement of 1, and it kills 1.
+    own, other = ((gap - s * t) * CENTRING.corner[1, 1] + one * (gap - s * t) for one in (1, 0))
+    proof.identity(
+        "conversely h_i = t w_c leaves beta = (Delta - st) u_c for every c, whose coordinate c differs between two "
+        "classes by Delta - st: so st = Delta and beta = 0",
+        own - other,
+        gap - s * t,
+    )
     q = sympy.Symbol("q", positive=True)
     b = q / (1 + (K - 1) * q)
     row = s * (K - 1) / K

@@ -40,11 +40,18 @@ def found_for(head: Head) -> FlattestReparametrisation:
     return flattest_reparametrisation(head.features, head.weight, head.bias)
 
 
-def descended(head: Head, seed: int) -> float:
-    """The least kappa that LBFGS over A finds from a random start, by differentiating the closed form."""
-    A = normal(generator_of(seed), head.features.shape[1], head.features.shape[1]).requires_grad_()
+def descended(head: Head, seed: int | None, steps: int = 500) -> float:
+    """The least kappa that LBFGS over A finds, by differentiating the closed form, from a random A or (None) from I."""
+    m = head.features.shape[1]
+    A = torch.eye(m, dtype=torch.float64) if seed is None else normal(generator_of(seed), m, m)
+    A.requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [A], max_iter=500, history_size=30, line_search_fn="strong_wolfe", tolerance_grad=1e-13, tolerance_change=1e-17
+        [A],
+        max_iter=steps,
+        history_size=30,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-13,
+        tolerance_change=1e-17,
     )
 
     def value() -> Tensor:
