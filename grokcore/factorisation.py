@@ -21,11 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokcore.errors import NonFiniteError, UsageError
-from grokcore.flatness import row_variance
-from grokcore.geometry import squared_distances
+from grokcore.geodesic_newton import Frame, kappa_in, minimise, slopes_at
 
-_LONGEST_STEP = 4.0  # of the logarithm of P in one iteration: exp stays harmless
-_ROUNDING = 1e-14  # relative error of a mean over samples, with room to spare
 _CENTRING = 64 * torch.finfo(torch.float64).eps  # of ||W||_F: what centring the rows leaves of equal ones
 _COARSEST = 64 * torch.finfo(torch.float32).eps  # half precision at its own rounding would keep no direction at all
 _LOST = 1e-2  # nats of a logit, or this share of the largest / 1e4: more than that is no rounding
@@ -121,7 +118,7 @@ def flattest_reparametrisation(
         features, weight = features.detach().double() / unit, weight.detach().double() / head_unit
         logits = scale * (features @ weight.T) + (0.0 if bias is None else bias.detach().double())
         p, rows = torch.softmax(logits, dim=1), weight - weight.mean(dim=0)
-        kappa = float(_kappa(_Frame(features, rows, rows), p)) * scale * scale
+        kappa = float(kappa_in(Frame(features, rows, rows), p)) * scale * scale
         if not math.isfinite(kappa):
             raise NonFiniteError("the features and the head are so large that the logits or kappa overflow")
         least, size = max(share * float(rows.norm()), _CENTRING * float(weight.norm())), float(features.norm())
@@ -138,11 +135,11 @@ def flattest_reparametrisation(
         gradient_norm, iterations = 0.0, 0
         rank = len(frame.map)
         if rank:
-            frame, iterations = _minimise(frame, p, tolerance, max_iterations)
+            frame, iterations = minimise(frame, p, tolerance, max_iterations)
             # The map as it is returned, not as rounding left the frame's own features.
             frame = frame._replace(features=features @ frame.map.T)
-            gradient_norm = float(_slopes(frame, p).gradient.nan_to_num(math.inf).norm())
-        infimum = float(_kappa(frame, p)) * (largest * scale) * (largest * scale)
+            gradient_norm = float(slopes_at(frame, p).gradient.nan_to_num(math.inf).norm())
+        infimum = float(kappa_in(frame, p)) * (largest * scale) * (largest * scale)
         if infimum == 0:
             gradient_norm = 0.0  # nothing is lower
         root = math.sqrt(unit) * math.sqrt(head_unit) * math.sqrt(largest)
@@ -197,21 +194,7 @@ class _Span(NamedTuple):
         return bool(cosines[-1] > turned)
 
 
-class _Frame(NamedTuple):
-    """Coordinates in which the current P is the identity: features (n, r), head (K, r) and the map there (r, m)."""
-
-    features: Tensor
-    head: Tensor
-    map: Tensor
-
-    def along(self, logarithms: Tensor, vectors: Tensor) -> _Frame:
-        """The frame of P = exp(X), X symmetric with these eigenvalues and eigenvectors."""
-        forth = (vectors * (logarithms / 2).exp()) @ vectors.T
-        back = (vectors * (-logarithms / 2).exp()) @ vectors.T
-        return _Frame(self.features @ forth, self.head @ back, forth @ self.map)
-
-
-def _start(features: Tensor, rows: Tensor, least: float, used: _Span, seen: _Span) -> tuple[_Frame, float, float]:
+def _start(features: Tensor, rows: Tensor, least: float, used: _Span, seen: _Span) -> tuple[Frame, float, float]:
     """A frame of the logits through their rank, their largest singular value, and the most it drops of a logit.
 
     The head of the frame is in units of that value.
@@ -224,124 +207,12 @@ def _start(features: Tensor, rows: Tensor, least: float, used: _Span, seen: _Spa
         basis = used.directions[: used.rank]
         inner, outer = features @ basis.T, rows @ basis.T
         even, unit = (outer.norm(dim=0) / inner.norm(dim=0)).sqrt(), math.sqrt(largest)
-        return _Frame(inner * even / unit, outer / even / unit, basis * even[:, None] / unit), largest, 0.0
+        return Frame(inner * even / unit, outer / even / unit, basis * even[:, None] / unit), largest, 0.0
     lost = (left[:, rank:] * values[rank:]) @ right[rank:]
     start = (values[:rank] / largest).sqrt()
     maps = (right[:rank] @ rows) / (start * largest)[:, None]
     dropped = float(lost.abs().max()) if lost.numel() else 0.0
-    return _Frame(left[:, :rank] * start, right[:rank].T * start, maps), largest, dropped
-
-
-class _Slopes(NamedTuple):
-    """kappa and both sides of the stationarity condition S_H = S_B, relative to kappa, which is the trace of each."""
-
-    value: Tensor
-    scatter: Tensor
-    between: Tensor
-
-    @property
-    def gradient(self) -> Tensor:
-        return self.scatter - self.between
-
-
-def _slopes(frame: _Frame, p: Tensor) -> _Slopes:
-    norms = frame.features.square().sum(dim=1)
-    variances = row_variance(p, squared_distances(frame.head))
-    value = (norms * variances).mean()
-    shares = len(p) * value
-    scatter = (frame.features.T * (variances / shares)) @ frame.features
-    return _Slopes(value, scatter, frame.head.T @ _laplacian(p, norms / shares) @ frame.head)
-
-
-def _minimise(frame: _Frame, p: Tensor, tolerance: float, max_iterations: int) -> tuple[_Frame, int]:
-    norm, iteration = math.inf, 0
-    while True:
-        slopes = _slopes(frame, p)
-        value, gradient = slopes.value, slopes.gradient
-        if float(value) < torch.finfo(torch.float64).tiny:
-            return frame, iteration
-        before, norm = norm, float(gradient.norm())
-        if norm <= tolerance or iteration == max_iterations:
-            return frame, iteration
-        step = _newton_step(frame, p, slopes.scatter + slopes.between, gradient, float(value))
-        slope = float((gradient * step).sum())
-        if slope >= 0 or (-slope < _ROUNDING and norm > before / 2):
-            return frame, iteration
-        logarithms, vectors = torch.linalg.eigh(step)
-        length = min(1.0, _LONGEST_STEP / float(logarithms.abs().max()))
-        while True:
-            trial = frame.along(length * logarithms, vectors)
-            reached = _kappa(trial, p) / value
-            if float(reached) <= 1 + 1e-4 * length * slope + _ROUNDING:
-                break
-            length /= 2
-            if length < 1e-10:
-                return frame, iteration
-        frame, iteration = trial, iteration + 1
-
-
-def _kappa(frame: _Frame, p: Tensor) -> Tensor:
-    return (frame.features.square().sum(dim=1) * row_variance(p, squared_distances(frame.head))).mean()
-
-
-def _newton_step(frame: _Frame, p: Tensor, both: Tensor, gradient: Tensor, value: float) -> Tensor:
-    """Solve Hess[X] = -gradient by conjugate gradients; every iterate is a descent direction.
-
-    Preconditioned by the Hessian X -> (M X + X M)/2, M = S_H + S_B, of the surrogate Tr(S_H P) + Tr(S_B P^{-1}),
-    which has the same gradient and at least half of the true Hessian.
-    """
-    n = len(p)
-    eigenvalues, vectors = torch.linalg.eigh(both)
-    eigenvalues = eigenvalues.clamp_min(_ROUNDING * float(eigenvalues.max()))
-    denominator = (eigenvalues[:, None] + eigenvalues) / 2
-
-    def precondition(x: Tensor) -> Tensor:
-        solved: Tensor = vectors @ ((vectors.T @ x @ vectors) / denominator) @ vectors.T
-        return solved
-
-    def hessian(x: Tensor) -> Tensor:
-        heads, norms = _quadratic_distances(frame.head, x), ((frame.features @ x) * frame.features).sum(dim=1)
-        mixed = (frame.features.T * (row_variance(p, heads) / (n * value))) @ frame.features
-        mixed = mixed + frame.head.T @ _laplacian(p, norms / (n * value)) @ frame.head
-        return _traceless((both @ x + x @ both) / 2 - mixed)
-
-    residual = _traceless(-gradient)  # scale does not move kappa: all that is not traceless is rounding
-    solution, conditioned = torch.zeros_like(residual), precondition(residual)
-    direction, weighted = conditioned, float((residual * conditioned).sum())
-    enough = weighted * min(0.1, max(float(gradient.norm()), 1e-6)) ** 2
-    for _ in range(2 * len(gradient) + 10):
-        image = hessian(direction)
-        curvature = float((direction * image).sum())
-        if curvature <= 0:  # rounding: the Hessian is positive semidefinite
-            break
-        solution = solution + weighted / curvature * direction
-        residual = residual - weighted / curvature * image
-        conditioned = precondition(residual)
-        last, weighted = weighted, float((residual * conditioned).sum())
-        if weighted <= enough:
-            break
-        direction = conditioned + weighted / last * direction
-    step = _traceless(solution if bool(solution.any()) else precondition(-gradient))
-    return (step + step.T) / 2
-
-
-def _traceless(x: Tensor) -> Tensor:
-    return x - torch.eye(len(x)).to(x) * (x.trace() / len(x))
-
-
-def _laplacian(p: Tensor, weights: Tensor) -> Tensor:
-    """sum_i weights_i (diag p_i - p_i p_i^T), (K, K); the diagonal from the rest, so nothing cancels there."""
-    matrix = -(p.T * weights) @ p
-    matrix.fill_diagonal_(0.0)
-    return matrix - torch.diag(matrix.sum(dim=1))
-
-
-def _quadratic_distances(rows: Tensor, x: Tensor) -> Tensor:
-    """(g_s - g_t)^T X (g_s - g_t) of all pairs of rows, (K, K)."""
-    centred = rows - rows.mean(dim=0)
-    product = centred @ x @ centred.T
-    own = torch.diagonal(product)
-    return own[:, None] + own - 2 * product
+    return Frame(left[:, :rank] * start, right[:rank].T * start, maps), largest, dropped
 
 
 def _completed(reduced_map: Tensor, used: _Span, seen: _Span) -> Tensor | None:

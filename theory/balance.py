@@ -13,9 +13,9 @@ import sympy
 import torch
 from torch import Tensor
 
-from theory.flows import Loss, Network, balance, gradients, off_the_law
-from theory.matrix_words import Words, letters
-from theory.oracle import mean_squared_loss
+from theory.algebra.matrix_words import Words, letters
+from theory.numeric.flows import Loss, Network, balance, gradients, off_the_law
+from theory.numeric.oracle import mean_squared_loss
 from theory.proof import Proof
 
 _LAST, _BEFORE, _DATA = letters("W V S")

@@ -1,7 +1,8 @@
 """Two clocks: balance and within-class collapse take time of the order of 1/decay, early growth does not (D3).
 
-Its clauses, a file each: :mod:`theory.balance`, :mod:`theory.contraction`, and the rates near optimum and origin in
-:mod:`theory.rates` (algebra) and :mod:`theory.rates_measured` (exact Hessians). The flows are in :mod:`theory.flows`.
+Its clauses, a file each: :mod:`theory.balance`, :mod:`theory.contraction`, and the rates near optimum and
+origin in :mod:`theory.algebra.ufm_rates` (algebra) and :mod:`theory.numeric.ufm_rates_measured` (exact
+Hessians). The flows are in :mod:`theory.numeric.flows`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 import torch
 
 from theory import balance as balance_law
-from theory import rates, rates_measured
-from theory.class_symmetry import K
+from theory.algebra import ufm_rates as rates
+from theory.algebra.class_symmetry import K
 from theory.contraction import contraction_by_algebra, contraction_measured, spread
-from theory.flows import Network, State, balance, free_features, gradients, mean_error, off_the_law, runge_kutta
+from theory.numeric import ufm_rates_measured as rates_measured
+from theory.numeric.flows import Network, State, balance, free_features, gradients, mean_error, off_the_law, runge_kutta
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -1,7 +1,7 @@
 """Under neural collapse kappa is an explicit function of the logit gap (B1).
 
 The derivation runs for every K at once: the softmax Hessian of a collapsed sample and the Gram matrix of a
-simplex are matrices that single out one class (:mod:`theory.class_symmetry`).
+simplex are matrices that single out one class (:mod:`theory.algebra.class_symmetry`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import sympy
 import torch
 
-from theory.broken_collapse import COLLAPSE, drop_collapse, gap_and_gamma
-from theory.class_symmetry import CENTRING, IDENTITY, K, outer, softmax_hessian
-from theory.configurations import collapsed
+from theory.algebra.class_symmetry import CENTRING, IDENTITY, K, outer, softmax_hessian
 from theory.formulas import kappa_at_collapse
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.broken_collapse import COLLAPSE, drop_collapse, gap_and_gamma
+from theory.numeric.configurations import collapsed
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
 from theory.proof import Proof
 from theory.statement import Statement
 

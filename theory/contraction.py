@@ -14,8 +14,8 @@ import torch
 import z3
 from torch import Tensor
 
-from theory.configurations import generator_of, normal
-from theory.flows import State, free_features, runge_kutta
+from theory.numeric.configurations import generator_of, normal
+from theory.numeric.flows import State, free_features, runge_kutta
 from theory.proof import Proof
 
 

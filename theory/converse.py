@@ -1,6 +1,6 @@
 """Flat heads with low loss need no collapse: noise that the head does not see, and noise that it does (B7).
 
-The heads that show it are built in :mod:`theory.noncollapsed`.
+The heads that show it are built in :mod:`theory.numeric.noncollapsed`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import sympy
 import torch
 
-from theory.class_symmetry import CENTRING, K, OneClass, softmax_hessian
+from theory.algebra.class_symmetry import CENTRING, K, OneClass, softmax_hessian
 from theory.collapse_curve import IMPURITY, averaged, p_other, p_true, q
-from theory.configurations import Head, collapsed
 from theory.formulas import kappa_at_collapse
-from theory.noncollapsed import collapse_of, with_noise_in_span, with_silent_noise
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.configurations import Head, collapsed
+from theory.numeric.noncollapsed import collapse_of, with_noise_in_span, with_silent_noise
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
 from theory.proof import Proof
 from theory.statement import Statement
 

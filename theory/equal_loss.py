@@ -1,6 +1,6 @@
 """Collapse is not the flattest at its training loss (B6r, refuted), nor at the loss of every sample.
 
-The heads that show it are built in :mod:`theory.noncollapsed`; what is true stands in :mod:`theory.optimality`.
+The heads that show it are built in :mod:`theory.numeric.noncollapsed`; what is true stands in :mod:`theory.optimality`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import sympy
 
-from theory.class_symmetry import K
+from theory.algebra.class_symmetry import K
 from theory.collapse_curve import IMPURITY, q
-from theory.configurations import collapsed
-from theory.noncollapsed import product_of_two, with_idle_samples
-from theory.oracle import kappa_by_hessian
+from theory.numeric.configurations import collapsed
+from theory.numeric.noncollapsed import product_of_two, with_idle_samples
+from theory.numeric.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from grokcore.curvature import exact_hessian
-from theory.configurations import Head, random_head
-from theory.head_algebra import (
+from theory.algebra.class_pairs import (
     H_J,
     H_K,
     PS,
@@ -26,7 +25,8 @@ from theory.head_algebra import (
     moment,
     over_pairs,
 )
-from theory.oracle import as_module, head_hessian
+from theory.numeric.configurations import Head, random_head
+from theory.numeric.oracle import as_module, head_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

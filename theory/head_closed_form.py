@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from theory.configurations import Head, random_head
+from theory.algebra.class_pairs import PS, PT, XS, XT, curvature_form, expanded, moment, over_pairs
 from theory.head import COSINE_HEAD, ONE_SAMPLE, cold, cosine_hessian, trained_with
-from theory.head_algebra import PS, PT, XS, XT, curvature_form, expanded, moment, over_pairs
-from theory.oracle import kappa_by_hessian, kappa_matrix_free, kappa_of_hessian
+from theory.numeric.configurations import Head, random_head
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free, kappa_of_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -14,15 +14,15 @@ import numpy as np
 import sympy
 import torch
 
-from theory import nuclear_norm
-from theory.configurations import Head
-from theory.matrix_words import IDENTITY, letters
-from theory.nuclear_norm import h, w
+from theory.algebra import nuclear_norm
+from theory.algebra.matrix_words import IDENTITY, letters
+from theory.algebra.nuclear_norm import h, w
+from theory.algebra.ufm_second_variation import at_the_minimiser, at_the_origin
+from theory.numeric.configurations import Head
+from theory.numeric.ufm import FreeFeatures, balanced
+from theory.numeric.ufm_spectrum import Spectrum, minimiser, spectrum_at_minimum, spectrum_at_origin
 from theory.proof import Proof
 from theory.statement import Statement
-from theory.ufm import FreeFeatures, balanced
-from theory.ufm_second_variation import at_the_minimiser, at_the_origin
-from theory.ufm_spectrum import Spectrum, minimiser, spectrum_at_minimum, spectrum_at_origin
 
 UFM_LANDSCAPE = Statement(
     "ufm_landscape",

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from theory.configurations import generator_of, normal, random_mlp
+from theory.algebra.class_pairs import H_J, H_K, PS, PT, XS, XT, moment, over_pairs
 from theory.head import Cosine
-from theory.head_algebra import H_J, H_K, PS, PT, XS, XT, moment, over_pairs
-from theory.oracle import LOSSES, layer_kappa
+from theory.numeric.configurations import generator_of, normal, random_mlp
+from theory.numeric.oracle import LOSSES, layer_kappa
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -12,12 +12,12 @@ from typing import Any
 import sympy
 import z3
 
-from theory.broken_collapse import COLLAPSE, broken, drop_collapse, gap_and_gamma
-from theory.class_symmetry import K
+from theory.algebra.class_symmetry import K
 from theory.collapse_curve import IMPURITY, M, averaged, derive, gamma, lam, p_true, q
-from theory.configurations import collapsed
 from theory.formulas import gap_of_loss, kappa_at_collapse
-from theory.oracle import kappa_by_hessian
+from theory.numeric.broken_collapse import COLLAPSE, broken, drop_collapse, gap_and_gamma
+from theory.numeric.configurations import collapsed
+from theory.numeric.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -10,10 +10,11 @@ import sympy
 import torch
 
 from grokcore.flatness import relative_flatness
-from theory.class_symmetry import CENTRING, K, outer, softmax_hessian
-from theory.configurations import Head, collapsed, generator_of, normal, random_head
+from theory.algebra.class_symmetry import CENTRING, K, outer, softmax_hessian
 from theory.factorisation import FLATTEST_FACTORISATION
-from theory.fixed_outputs import (
+from theory.formulas import gap_of_loss, kappa_at_collapse
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, random_head
+from theory.numeric.fixed_outputs import (
     attack,
     excess,
     has_centred_features,
@@ -23,8 +24,7 @@ from theory.fixed_outputs import (
     self_dual,
     simplex_rows,
 )
-from theory.formulas import gap_of_loss, kappa_at_collapse
-from theory.oracle import kappa_by_hessian
+from theory.numeric.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

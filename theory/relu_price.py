@@ -8,11 +8,11 @@ from typing import Any
 import sympy
 import torch
 
-from theory.class_symmetry import CENTRING, IDENTITY, K, outer, softmax_hessian
-from theory.collapse_spectrum import aligned_head
-from theory.configurations import Head, collapsed
+from theory.algebra.class_symmetry import CENTRING, IDENTITY, K, outer, softmax_hessian
 from theory.formulas import softmax_impurity
-from theory.oracle import kappa_by_hessian
+from theory.numeric.collapse_spectrum import aligned_head
+from theory.numeric.configurations import Head, collapsed
+from theory.numeric.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

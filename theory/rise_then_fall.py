@@ -8,11 +8,11 @@ from typing import Any
 import flint
 import sympy
 
-from theory.broken_collapse import broken
-from theory.class_symmetry import K
+from theory.algebra.class_symmetry import K
 from theory.collapse_curve import IMPURITY, derive, gamma, q
-from theory.configurations import collapsed
-from theory.oracle import kappa_by_hessian
+from theory.numeric.broken_collapse import broken
+from theory.numeric.configurations import collapsed
+from theory.numeric.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

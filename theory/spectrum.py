@@ -1,7 +1,8 @@
 """The spectrum of the head's Hessian at collapse, with every multiplicity (B5).
 
-The list itself is :func:`theory.collapse_spectrum.spectrum_at_collapse`, its derivation for every K
-:mod:`theory.spectrum_algebra`; here are the statement, the exact Hessians and what goes wrong without an assumption.
+The list itself is :func:`theory.numeric.collapse_spectrum.spectrum_at_collapse`, its derivation for every K
+:mod:`theory.algebra.collapse_hessian`; here are the statement, the exact Hessians and what goes wrong without
+an assumption.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from theory.collapse_spectrum import (
+from theory.algebra.collapse_hessian import THETA, UPPER, bounds, curvature_of_outputs, eigenvalues, written_out
+from theory.numeric.collapse_spectrum import (
     aligned_head,
     hessian_spectrum,
     repeated,
@@ -22,9 +24,8 @@ from theory.collapse_spectrum import (
     sorted_spectrum,
     values_and_counts,
 )
-from theory.configurations import Head, collapsed, generator_of, normal, simplex
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, simplex
 from theory.proof import Proof
-from theory.spectrum_algebra import THETA, UPPER, bounds, curvature_of_outputs, eigenvalues, written_out
 from theory.statement import Statement
 
 SPECTRUM = Statement(

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from theory.class_symmetry import K
-from theory.configurations import Head, generator_of, normal, simplex
-from theory.oracle import head_hessian, kappa_by_hessian
+from theory.algebra.class_symmetry import K
+from theory.algebra.squared_loss_duals import Value, bounds_at_exact_fit, closed_form, minimisers
+from theory.numeric.configurations import Head, generator_of, normal, simplex
+from theory.numeric.oracle import head_hessian, kappa_by_hessian
+from theory.numeric.ufm import FreeFeatures
 from theory.proof import Proof
-from theory.squared_loss_algebra import Value, bounds_at_exact_fit, closed_form, minimisers
 from theory.statement import Statement
-from theory.ufm import FreeFeatures
 
 SQUARED_LOSS_DOES_NOT_FLATTEN = Statement(
     "squared_loss_does_not_flatten",

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from grokcore.flatness import frobenius_surrogate
-from theory.class_symmetry import K
-from theory.configurations import Head, generator_of, normal, random_head
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.algebra.class_symmetry import K
+from theory.numeric.configurations import Head, generator_of, normal, random_head
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.surrogate import head_of, rows, surrogate
 from theory.proof import Proof
 from theory.statement import Statement
-from theory.surrogate import head_of, rows, surrogate
 
 SURROGATE_IS_GAMEABLE = Statement(
     "surrogate_is_gameable",

@@ -8,12 +8,12 @@ from typing import Any
 import sympy
 import torch
 
-from theory.class_symmetry import CENTRING, K, outer
-from theory.configurations import random_head, simplex
-from theory.oracle import kappa_by_hessian
+from theory.algebra.class_symmetry import CENTRING, K, outer
+from theory.numeric.configurations import random_head, simplex
+from theory.numeric.oracle import kappa_by_hessian
+from theory.numeric.surrogate import head_of, rows, surrogate
 from theory.proof import Proof
 from theory.statement import Statement
-from theory.surrogate import head_of, rows, surrogate
 
 SURROGATE_RATIO = Statement(
     "surrogate_ratio",

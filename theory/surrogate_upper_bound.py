@@ -12,12 +12,12 @@ import sympy
 import torch
 import z3
 
-from theory.class_symmetry import K
-from theory.configurations import generator_of, normal, random_head, simplex
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.algebra.class_symmetry import K
+from theory.numeric.configurations import generator_of, normal, random_head, simplex
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.surrogate import head_of, rows, surrogate
 from theory.proof import Proof
 from theory.statement import Statement
-from theory.surrogate import head_of, rows, surrogate
 
 SURROGATE_UPPER_BOUND = Statement(
     "surrogate_upper_bound",

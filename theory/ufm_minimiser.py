@@ -11,12 +11,12 @@ from typing import Any
 import sympy
 import torch
 
-from theory import nuclear_norm
-from theory.class_symmetry import CENTRING, K, outer, softmax_hessian
+from theory.algebra import nuclear_norm
+from theory.algebra.class_symmetry import CENTRING, K, outer, softmax_hessian
 from theory.formulas import kappa_of_ufm
-from theory.oracle import kappa_by_hessian
+from theory.numeric.oracle import kappa_by_hessian
+from theory.numeric.ufm import FreeFeatures
 from theory.proof import Proof
-from theory.ufm import FreeFeatures
 
 OffClass = Callable[[Any, Any, Any, Any], Any]
 """The off-class probability claimed, of (L, K, n, a)."""

@@ -14,13 +14,13 @@ import flint
 import sympy
 import torch
 
-from theory.class_symmetry import K
-from theory.configurations import Head
+from theory.algebra.class_symmetry import K
 from theory.formulas import kappa_of_ufm
-from theory.oracle import kappa_by_hessian
+from theory.numeric.configurations import Head
+from theory.numeric.oracle import kappa_by_hessian
+from theory.numeric.ufm import FreeFeatures, balanced
 from theory.proof import Proof
 from theory.statement import Statement
-from theory.ufm import FreeFeatures, balanced
 from theory.ufm_minimiser import flatness_at_the_minimiser, minimised, minimiser_for_every_size, off_class
 
 _MODEL = {

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from grokcore.curvature import exact_hessian
-from theory.configurations import Head, generator_of, normal, random_head, random_mlp, rotation
-from theory.oracle import head_hessian, kappa_by_hessian, kappa_of_hessian, layer_kappa
+from theory.numeric.configurations import Head, generator_of, normal, random_head, random_mlp, rotation
+from theory.numeric.oracle import head_hessian, kappa_by_hessian, kappa_of_hessian, layer_kappa
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from grokcore import UsageError, exact_hessian, relative_flatness
-from theory.oracle import mean_squared_loss
+from theory.numeric.oracle import mean_squared_loss
 
 cross_entropy = nn.functional.cross_entropy
 

@@ -1,7 +1,7 @@
 """The flattest reparametrisation against oracles that share no code with it.
 
-Dense Hessians (theory.oracle), descent over A by LBFGS on autograd, sums over samples in plain loops, and closed
-forms where the logits have rank 1.
+Dense Hessians (theory.numeric.oracle), descent over A by LBFGS on autograd, sums over samples in plain loops,
+and closed forms where the logits have rank 1.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from grokcore.errors import NonFiniteError, UsageError
 from grokcore.factorisation import FlattestReparametrisation, flattest_reparametrisation
 from grokcore.flatness import relative_flatness
 from tests.cases import collapsed, orthogonal, random_head
-from theory.configurations import Head
-from theory.oracle import kappa_by_hessian
-from theory.reparametrisation import descended
+from theory.numeric.configurations import Head
+from theory.numeric.oracle import kappa_by_hessian
+from theory.numeric.reparametrisation import descended
 
 seeds = st.integers(0, 10_000)
 sizes = st.tuples(seeds, st.integers(2, 6), st.integers(1, 7), st.integers(0, 9))

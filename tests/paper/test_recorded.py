@@ -12,10 +12,10 @@ import pytest
 from experiments.arms import ARMS
 from experiments.naming import plain_data
 from grokcore.commandline import run_command
+from grokcore.documents import write_tables
 from grokcore.training.milestones import summarise, value_at
 from grokcore.training.provenance import ROOT
 from grokcore.training.record import Record, read_records
-from grokcore.documents import write_tables
 from paper.__main__ import RESULTS, main, tables
 
 SEEDS = (0, 1, 2)

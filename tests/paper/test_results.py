@@ -11,11 +11,11 @@ import pytest
 
 from experiments.grokking import main as grokking
 from grokcore import UsageError
+from grokcore.documents import write_tables
 from grokcore.training.record import by_arm, read_record, record_of
 from grokcore.training.run_folder import run_id
 from grokcore.training.table import spread
 from paper.__main__ import main as paper
-from grokcore.documents import write_tables
 from paper.__main__ import refresh, tables
 from tests.experiments.small import small
 

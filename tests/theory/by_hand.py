@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from theory.configurations import Head
+from theory.numeric.configurations import Head
 
 
 def matrix(*rows: list[float]) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from theory.configurations import Head, collapsed, generator_of, nearly_collapsed, normal, random_head
+from theory.numeric.configurations import Head, collapsed, generator_of, nearly_collapsed, normal, random_head
 
 seeds = st.integers(0, 10_000)
 class_counts = st.integers(2, 12)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tests.theory.strategies import seeds
 from theory.balance import descent_by_algebra, flow_by_algebra
-from theory.configurations import generator_of, normal
-from theory.flows import Network, State, balance, free_features, gradients, off_the_law, runge_kutta
+from theory.numeric.configurations import generator_of, normal
+from theory.numeric.flows import Network, State, balance, free_features, gradients, off_the_law, runge_kutta
 from theory.proof import Proof
 
 few = settings(max_examples=5)  # each example integrates a flow

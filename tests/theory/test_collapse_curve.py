@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from grokcore import ClassMoments, collapse_report, relative_flatness
 from tests.theory.strategies import collapsed_heads, nearly_collapsed_heads, seeds
-from theory.broken_collapse import COLLAPSE, broken, gap_and_gamma
-from theory.configurations import Head, collapsed, rotation
 from theory.formulas import gap_of_loss, kappa_at_collapse, softmax_impurity
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.broken_collapse import COLLAPSE, broken, gap_and_gamma
+from theory.numeric.configurations import Head, collapsed, rotation
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
 
 Collapsed = tuple[Head, int, float, float]
 

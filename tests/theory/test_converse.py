@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from grokcore.flatness import relative_flatness
 from tests.theory.strategies import seeds
-from theory.collapse_spectrum import aligned_head
-from theory.configurations import Head, collapsed, generator_of, normal, simplex
 from theory.formulas import kappa_at_collapse
-from theory.noncollapsed import collapse_of, with_noise_in_span, with_silent_noise
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.collapse_spectrum import aligned_head
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, simplex
+from theory.numeric.noncollapsed import collapse_of, with_noise_in_span, with_silent_noise
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
 
 FEW = st.integers(2, 4)
 

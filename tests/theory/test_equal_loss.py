@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import theory.equal_loss as equal_loss
 from grokcore.flatness import relative_flatness
-from theory.configurations import Head, collapsed
 from theory.formulas import gap_of_loss, kappa_at_collapse
-from theory.noncollapsed import collapse_of, product_of_two, with_idle_samples
-from theory.oracle import kappa_by_hessian
+from theory.numeric.configurations import Head, collapsed
+from theory.numeric.noncollapsed import collapse_of, product_of_two, with_idle_samples
+from theory.numeric.oracle import kappa_by_hessian
 from theory.proof import Proof
 
 FEW = st.integers(2, 4)

@@ -19,10 +19,10 @@ from torch.nn.functional import cross_entropy
 from grokcore.flatness import relative_flatness
 from tests.theory.by_hand import matrix, one_sample
 from tests.theory.strategies import random_heads, seeds
-from theory.configurations import Head, generator_of, normal, random_head
 from theory.head import softmax_curvature, trained_with
 from theory.head_closed_form import FORMS, closed_form
-from theory.oracle import head_hessian, kappa_by_hessian, kappa_matrix_free
+from theory.numeric.configurations import Head, generator_of, normal, random_head
+from theory.numeric.oracle import head_hessian, kappa_by_hessian, kappa_matrix_free
 
 
 def reverse_hessian(head: Head) -> Tensor:

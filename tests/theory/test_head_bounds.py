@@ -14,7 +14,6 @@ from torch import nn
 
 from tests.theory.by_hand import matrix, one_sample
 from tests.theory.strategies import random_heads, seeds
-from theory.configurations import Head, nearly_collapsed, random_head
 from theory.head_bounds import (
     LOWER,
     UPPER,
@@ -27,7 +26,8 @@ from theory.head_bounds import (
     parallel_head,
     squared_distances_of_pairs,
 )
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.configurations import Head, nearly_collapsed, random_head
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
 
 
 @given(random_heads(), st.floats(1e-4, 0.3), seeds)

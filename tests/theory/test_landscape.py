@@ -1,7 +1,8 @@
 """D2: critical points and spectra of the unconstrained-features model.
 
-Channels that share no code: the closed spectra (theory.ufm_spectrum), dense joint Hessians by torch.func at explicit
-points and at points an optimiser finds, and Hessians by finite differences of the gradient.
+Channels that share no code: the closed spectra (theory.numeric.ufm_spectrum), dense joint Hessians by
+torch.func at explicit points and at points an optimiser finds, and Hessians by finite differences of the
+gradient.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.theory.strategies import seeds
-from theory.class_matrices import FAMILIES, letter
-from theory.configurations import Head, generator_of, normal, rotation
+from theory.algebra.class_matrices import FAMILIES, letter
+from theory.algebra.ufm_second_variation import at_the_minimiser
 from theory.landscape import critical_points
+from theory.numeric.configurations import Head, generator_of, normal, rotation
+from theory.numeric.ufm import FreeFeatures, balanced
+from theory.numeric.ufm_spectrum import minimiser, spectrum_at_minimum, spectrum_at_origin
 from theory.proof import Proof
-from theory.ufm import FreeFeatures, balanced
-from theory.ufm_second_variation import at_the_minimiser
-from theory.ufm_spectrum import minimiser, spectrum_at_minimum, spectrum_at_origin
 
 
 @st.composite

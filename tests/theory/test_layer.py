@@ -17,10 +17,10 @@ from torch import nn
 from grokcore.flatness import relative_flatness
 from tests.theory.by_hand import matrix
 from tests.theory.strategies import random_heads, seeds
-from theory.configurations import Head, generator_of, normal, random_head, random_mlp
 from theory.head_closed_form import FORMS, closed_form
 from theory.layer import layer_closed_form
-from theory.oracle import LOSSES, kappa_by_hessian, layer_kappa
+from theory.numeric.configurations import Head, generator_of, normal, random_head, random_mlp
+from theory.numeric.oracle import LOSSES, kappa_by_hessian, layer_kappa
 
 
 @given(random_heads(), st.sampled_from(sorted(LOSSES)))

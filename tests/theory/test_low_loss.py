@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.theory.strategies import collapsed_heads
-from theory.collapse_spectrum import aligned_head
-from theory.configurations import Head, collapsed
 from theory.formulas import gap_of_loss, kappa_at_collapse
 from theory.low_loss import published
-from theory.oracle import kappa_by_hessian
+from theory.numeric.collapse_spectrum import aligned_head
+from theory.numeric.configurations import Head, collapsed
+from theory.numeric.oracle import kappa_by_hessian
 from theory.rise_then_fall import MAXIMA
 
 

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from grokcore.flatness import relative_flatness
 from tests.theory.strategies import random_heads, seeds
-from theory.configurations import Head, collapsed, generator_of, normal, random_head, rotation, simplex
 from theory.factorisation import equal_ranks
-from theory.fixed_outputs import attack, excess, head_with_outputs
 from theory.formulas import kappa_at_collapse
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, random_head, rotation, simplex
+from theory.numeric.fixed_outputs import attack, excess, head_with_outputs
+from theory.numeric.oracle import kappa_by_hessian
+from theory.numeric.reparametrisation import approaching, descended, found_for, geodesic, power, reparametrised
 from theory.optimality import _larger_bound
-from theory.oracle import kappa_by_hessian
 from theory.proof import Proof
-from theory.reparametrisation import approaching, descended, found_for, geodesic, power, reparametrised
 
 gammas = st.one_of(st.just(0.0), st.floats(0.05, 3))
 

@@ -11,7 +11,7 @@ import sympy
 import torch
 import z3
 
-from theory.class_symmetry import CENTRING, IDENTITY, K, OneClass, diagonal, outer, softmax_hessian
+from theory.algebra.class_symmetry import CENTRING, IDENTITY, K, OneClass, diagonal, outer, softmax_hessian
 from theory.proof import Proof
 from theory.statement import Certificate, Statement, status_of
 from theory.status import run

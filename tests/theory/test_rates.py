@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.theory.strategies import seeds
-from theory.configurations import Head, generator_of, normal, rotation
-from theory.flows import free_features, runge_kutta
-from theory.proof import Proof
-from theory.rates import EARLY, WITHIN, origin_by_algebra, within_by_algebra
-from theory.rates_measured import (
+from theory.algebra.ufm_rates import EARLY, WITHIN, origin_by_algebra, within_by_algebra
+from theory.numeric.configurations import Head, generator_of, normal, rotation
+from theory.numeric.flows import free_features, runge_kutta
+from theory.numeric.ufm_rates_measured import (
     joint_gradient,
     joint_hessian,
     minimised,
@@ -29,6 +28,7 @@ from theory.rates_measured import (
     within_class,
     within_rates,
 )
+from theory.proof import Proof
 
 
 @settings(max_examples=5)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.theory.strategies import collapsed_heads, seeds
-from theory.collapse_spectrum import aligned_head
-from theory.configurations import Head, collapsed, generator_of, normal, simplex
 from theory.formulas import softmax_impurity
-from theory.noncollapsed import collapse_of
-from theory.oracle import kappa_by_hessian
+from theory.numeric.collapse_spectrum import aligned_head
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, simplex
+from theory.numeric.noncollapsed import collapse_of
+from theory.numeric.oracle import kappa_by_hessian
 from theory.relu_price import nonnegative_simplices
 
 FEW = st.integers(2, 4)

@@ -1,7 +1,7 @@
 """B5: the spectrum of the Hessian in W at collapse.
 
-Independent channels: the predicted list (arithmetic in theory.collapse_spectrum), eigvalsh of the exact Hessian by
-automatic differentiation, Hessian-vector products, and high-precision arithmetic with mpmath.
+Independent channels: the predicted list (arithmetic in theory.numeric.collapse_spectrum), eigvalsh of the exact
+Hessian by automatic differentiation, Hessian-vector products, and high-precision arithmetic with mpmath.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.theory.strategies import collapsed_heads, seeds
-from theory.collapse_spectrum import (
+from theory.formulas import kappa_at_collapse
+from theory.numeric.collapse_spectrum import (
     aligned_head,
     hessian_spectrum,
     levels,
@@ -24,9 +25,8 @@ from theory.collapse_spectrum import (
     sorted_spectrum,
     spectrum_at_collapse,
 )
-from theory.configurations import Head, collapsed, generator_of, normal, simplex
-from theory.formulas import kappa_at_collapse
-from theory.oracle import head_hessian
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, simplex
+from theory.numeric.oracle import head_hessian
 from theory.spectrum import SPECTRUM
 
 FEW = st.integers(2, 4)

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from grokcore.flatness import frobenius_surrogate, relative_flatness
 from tests.theory.strategies import random_heads, seeds
-from theory.class_symmetry import K
-from theory.configurations import Head, collapsed, generator_of, normal, random_head, rotation, simplex
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.algebra.class_symmetry import K
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, random_head, rotation, simplex
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.surrogate import head_of, surrogate
 from theory.proof import Proof
-from theory.surrogate import head_of, surrogate
 from theory.surrogate_is_gameable import _cap_by_squares as cap_by_squares
 from theory.surrogate_ratio import _ratio_at_a_simplex as ratio_at_a_simplex
 from theory.surrogate_upper_bound import _bound_by_pairs as bound_by_pairs

@@ -1,7 +1,8 @@
 """D1, D4 and D5: the unconstrained-features model with cross-entropy, with smoothed targets, with the squared loss.
 
-Three channels that share no code: the formulas, an optimiser on the objective itself (theory.ufm, which knows no
-optimum), and kappa from the dense Hessian of the definition (theory.oracle). Matrix words are tested against numpy.
+Three channels that share no code: the formulas, an optimiser on the objective itself (theory.numeric.ufm, which
+knows no optimum), and kappa from the dense Hessian of the definition (theory.numeric.oracle). Matrix words are
+tested against numpy.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from hypothesis import strategies as st
 from grokcore.collapse import collapse_report
 from grokcore.geometry import ClassMoments
 from tests.theory.strategies import seeds
-from theory.configurations import generator_of, normal
+from theory.algebra.matrix_words import IDENTITY, letters
+from theory.algebra.squared_loss_duals import minimisers
 from theory.formulas import gap_of_loss, kappa_at_collapse, kappa_of_ufm, ufm_gap
-from theory.matrix_words import IDENTITY, letters
-from theory.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.configurations import generator_of, normal
+from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
+from theory.numeric.ufm import FreeFeatures, balanced
 from theory.proof import Proof
-from theory.squared_loss_algebra import minimisers
-from theory.ufm import FreeFeatures, balanced
 from theory.ufm_minimiser import minimiser_for_every_size, off_class
 
 

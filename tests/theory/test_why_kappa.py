@@ -16,10 +16,10 @@ from torch.nn.functional import cross_entropy
 
 from grokcore.curvature import exact_hessian
 from tests.theory.by_hand import matrix, one_sample
-from theory.configurations import generator_of, normal, random_head, random_mlp
 from theory.head_closed_form import closed_form
 from theory.layer import Twice
-from theory.oracle import head_hessian, layer_kappa
+from theory.numeric.configurations import generator_of, normal, random_head, random_mlp
+from theory.numeric.oracle import head_hessian, layer_kappa
 from theory.why_kappa import curvatures, plane_rotations, rise, sign_diagonals, sign_matrices, signed_permutations
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from theory.configurations import generator_of, normal
+from theory.numeric.configurations import generator_of, normal
 
 State = dict[str, Tensor]
 Field = Callable[[float, State], State]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from theory.configurations import Head, simplex
 from theory.formulas import ufm_gap
+from theory.numeric.configurations import Head, simplex
 
 Spectrum = NDArray[np.float64]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import sympy
 
-from theory.class_symmetry import CENTRING, IDENTITY, K, OneClass, outer, softmax_hessian
+from theory.algebra.class_symmetry import CENTRING, IDENTITY, K, OneClass, outer, softmax_hessian
 from theory.collapse_curve import p_other, p_true, q
-from theory.collapse_spectrum import Levels, levels
+from theory.numeric.collapse_spectrum import Levels, levels
 from theory.proof import Proof
 
 UPPER = 1 - 1 / K

@@ -1,6 +1,7 @@
 """The rates of D3 from exact joint Hessians of the unconstrained-features model in float64.
 
-The objective is that of :mod:`theory.rates`; the Hessian is by automatic differentiation, over W and H at once.
+The objective is that of :mod:`theory.algebra.ufm_rates`; the Hessian is by automatic differentiation, over W
+and H at once.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from theory.class_symmetry import K
-from theory.configurations import Head, collapsed, generator_of, normal
-from theory.flows import Loss, mean_error
+from theory.algebra.class_symmetry import K
+from theory.algebra.ufm_rates import DECAY, DELTA, EARLY, SAMPLES, WITHIN, B
+from theory.numeric.configurations import Head, collapsed, generator_of, normal
+from theory.numeric.flows import Loss, mean_error
 from theory.proof import Proof
-from theory.rates import DECAY, DELTA, EARLY, SAMPLES, WITHIN, B
 
 Decays = tuple[float, float]
 """(l_W, l_H)."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import sympy
 
-from theory import nuclear_norm
-from theory.class_matrices import FAMILIES, ClassMatrix, letter
-from theory.class_symmetry import CENTRING, K, outer, softmax_hessian
-from theory.matrix_words import IDENTITY, letters
-from theory.nuclear_norm import E, P
+from theory.algebra import nuclear_norm
+from theory.algebra.class_matrices import FAMILIES, ClassMatrix, letter
+from theory.algebra.class_symmetry import CENTRING, K, outer, softmax_hessian
+from theory.algebra.matrix_words import IDENTITY, letters
+from theory.algebra.nuclear_norm import E, P
 from theory.proof import Proof
 
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from theory.configurations import Head
-from theory.oracle import head_hessian
+from theory.numeric.configurations import Head
+from theory.numeric.oracle import head_hessian
 
 
 class Levels(NamedTuple):

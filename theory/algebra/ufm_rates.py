@@ -11,8 +11,8 @@ from typing import Any
 
 import sympy
 
-from theory.class_symmetry import CENTRING, K, OneClass, outer, softmax_hessian
-from theory.matrix_words import IDENTITY, Words, letters
+from theory.algebra.class_symmetry import CENTRING, K, OneClass, outer, softmax_hessian
+from theory.algebra.matrix_words import IDENTITY, Words, letters
 from theory.proof import Proof
 
 DELTA, B, DECAY, SAMPLES = sympy.symbols("Delta b l n", positive=True)

@@ -1,6 +1,6 @@
 """Explicit heads that are flat without being collapsed, or flatter than collapse at its loss (B7, B6r).
 
-Each is an exact configuration, not a limit: numbers in, a :class:`theory.configurations.Head` out.
+Each is an exact configuration, not a limit: numbers in, a :class:`theory.numeric.configurations.Head` out.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 
 from grokcore.collapse import CollapseReport, collapse_report
 from grokcore.geometry import ClassMoments
-from theory.configurations import Head, collapsed
 from theory.formulas import gap_of_loss
+from theory.numeric.configurations import Head, collapsed
 
 
 def with_silent_noise(head: Head, sigma: float) -> Head:
     """Features moved by +- sigma M along one direction orthogonal to every row of W; even counts, m >= K.
 
-    The samples of a class must come in a row, as :func:`theory.configurations.collapsed` makes them.
+    The samples of a class must come in a row, as :func:`theory.numeric.configurations.collapsed` makes them.
     """
     direction = torch.linalg.svd(head.weight).Vh[-1]
     return head._replace(features=head.features + sigma * _radius(head) * _signs(head) * direction)

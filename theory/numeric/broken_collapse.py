@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from theory.configurations import Head, collapsed, generator_of, normal, simplex
-from theory.oracle import kappa_by_hessian
+from theory.numeric.configurations import Head, collapsed, generator_of, normal, simplex
+from theory.numeric.oracle import kappa_by_hessian
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grokcore.flatness import frobenius_surrogate
-from theory.configurations import Head
+from theory.numeric.configurations import Head
 
 
 def surrogate(head: Head, *, temperature: float = 1.0, normalize_features: bool = False) -> float:

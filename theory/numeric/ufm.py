@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from theory.configurations import Head, generator_of, normal
+from theory.numeric.configurations import Head, generator_of, normal
 
 
 @dataclass(frozen=True)

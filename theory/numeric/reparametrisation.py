@@ -7,8 +7,8 @@ from torch import Tensor
 
 from grokcore.factorisation import FlattestReparametrisation, flattest_reparametrisation
 from grokcore.flatness import relative_flatness
-from theory.configurations import Head, generator_of, normal
-from theory.oracle import kappa_by_hessian
+from theory.numeric.configurations import Head, generator_of, normal
+from theory.numeric.oracle import kappa_by_hessian
 
 
 def reparametrised(head: Head, A: Tensor) -> Head:

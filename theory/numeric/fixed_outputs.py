@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from grokcore.flatness import relative_flatness
-from theory.configurations import Head, collapsed, generator_of, normal
 from theory.formulas import kappa_at_collapse
+from theory.numeric.configurations import Head, collapsed, generator_of, normal
 
 
 def head_with_outputs(gap: float, labels: Tensor, weight: Tensor, bias: Tensor, free: Tensor) -> Head:

@@ -15,7 +15,7 @@ from typing import Any
 
 import sympy
 
-from theory.class_symmetry import K
+from theory.algebra.class_symmetry import K
 
 _LEFT = {"I": ("J", 1), "J": ("J", K), "V": ("1v", 1), "1v": ("1v", K)}  # J times the letter; the others give 0
 _RIGHT = {"I": ("J", 1), "J": ("J", K), "V": ("v1", 1), "v1": ("v1", K)}

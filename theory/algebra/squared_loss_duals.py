@@ -10,10 +10,10 @@ from typing import Any
 
 import sympy
 
-from theory import nuclear_norm
-from theory.class_symmetry import CENTRING, K
-from theory.matrix_words import IDENTITY, letters
-from theory.nuclear_norm import BALANCED, EACH, ONE, E, P
+from theory.algebra import nuclear_norm
+from theory.algebra.class_symmetry import CENTRING, K
+from theory.algebra.matrix_words import IDENTITY, letters
+from theory.algebra.nuclear_norm import BALANCED, EACH, ONE, E, P
 from theory.proof import Proof
 
 Value = Callable[[Any, Any, Any], Any]

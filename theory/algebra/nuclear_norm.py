@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sympy
 
-from theory.matrix_words import IDENTITY, letters, symmetric
+from theory.algebra.matrix_words import IDENTITY, letters, symmetric
 from theory.proof import Proof
 
 w, h, n = sympy.symbols("w h n", positive=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from grokcore.curvature import LossFunction, exact_hessian, parameter_name
-from theory.configurations import Head
+from theory.numeric.configurations import Head
 
 
 def mean_squared_loss(output: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Computer algebra for symbolic K and matrices of every size: what the symbolic certificates are made of."""
