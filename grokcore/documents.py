@@ -26,9 +26,9 @@ def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def with_tables(text: str, tables: Mapping[str, str]) -> str:
     """The text with each table in place of what stands between ``<!-- table NAME -->`` and ``<!-- end -->``."""
     for name, table in tables.items():
-        pattern = rf"(?<=<!-- table {re.escape(name)} -->\n).*?(?=<!-- end -->)"
+        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
         # Backslashes of the table are its own.
-        replacement = f"{table}\n".replace("\\", r"\\")
+        replacement = r"\g<1>" + table.replace("\\", r"\\") + r"\n\g<2>"
         text = re.sub(pattern, replacement, text, flags=re.DOTALL)
     return text
 

@@ -3,7 +3,7 @@
 python -m theory                      the status table of every statement
 python -m theory collapse_curve       one statement: assumptions, steps of its proof, counterexamples
 python -m theory --json               the same as data
-python -m theory --write README.md    put the table (without time and residuals) between its markers in a file
+python -m theory --write README.md docs/theory.md    put the tables (without time and residuals) between their markers
 
 Exit code 1 where a check contradicts a recorded status.
 """
@@ -25,6 +25,7 @@ from theory import statements
 from theory.statement import Statement
 from theory.status import (
     ASSUMPTIONS_HEADER,
+    FOUND,
     HEADER,
     MEASURED,
     Outcome,
@@ -44,15 +45,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print data instead of text")
     parser.add_argument("--thorough", action="store_true", help="more cases in the numeric and sampled channels")
     parser.add_argument("--assumptions", action="store_true", help="print each assumption with its counterexample")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between their markers in FILE")
+    parser.add_argument("--write", type=Path, nargs="+", metavar="FILE", help="put the tables between their markers")
     words = parser.parse_args(argv)
     chosen = [find(name) for name in words.names] or statements()
-    if words.write is not None and words.names:
+    documents: list[Path] = words.write or []
+    if documents and words.names:
         raise UsageError("--write takes the table of every statement: give no NAME with it")
-    if words.write is not None and not words.write.is_file():
-        raise UsageError(f"there is no file {words.write}")
-    if words.write is not None and "<!-- table theory" not in words.write.read_text(encoding="utf-8"):
-        raise UsageError(f"{words.write} has no line <!-- table theory --> and no <!-- end -->")
+    for document in documents:
+        if not document.is_file():
+            raise UsageError(f"there is no file {document}")
+        if "<!-- table theory" not in document.read_text(encoding="utf-8"):
+            raise UsageError(f"{document} has no line <!-- table theory --> ... <!-- end -->")
     outcomes = [
         run(statement, thorough=words.thorough)
         for statement in tqdm(chosen, desc="statements", unit="", disable=not sys.stderr.isatty(), leave=False)
@@ -60,10 +63,12 @@ def main(argv: Sequence[str]) -> int:
     contradictions = [f"{o.statement.name}: {text}" for o in outcomes for text in o.contradictions]
     if words.json:
         print(json.dumps(without_nan([outcome.to_dict() for outcome in outcomes]), indent=2))
-    elif words.write is not None:
-        print(f"{words.write}: {'updated' if write_tables(words.write, tables(outcomes)) else 'up to date'}")
+    elif documents:
+        for document in documents:
+            changed = not contradictions and write_tables(document, tables(outcomes))
+            print(f"{document}: {'left as it is' if contradictions else 'updated' if changed else 'up to date'}")
     elif words.assumptions:
-        print(plain(ASSUMPTIONS_HEADER, assumption_rows(outcomes)))
+        print(plain([*ASSUMPTIONS_HEADER, FOUND], assumption_rows(outcomes)))
     elif words.names:
         print("\n\n".join(page(outcome) for outcome in outcomes))
     else:
@@ -96,7 +101,7 @@ def tables(outcomes: Sequence[Outcome]) -> dict[str, str]:
     return {
         "theory/claims": claims(outcomes) + "\n",
         "theory": markdown(HEADER, [row(outcome) for outcome in outcomes]),
-        "theory/assumptions": markdown(ASSUMPTIONS_HEADER, assumption_rows(outcomes)),
+        "theory/assumptions": markdown(ASSUMPTIONS_HEADER, [cells[:-1] for cells in assumption_rows(outcomes)]),
     }
 
 

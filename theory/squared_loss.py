@@ -33,7 +33,7 @@ SQUARED_LOSS_DOES_NOT_FLATTEN = Statement(
         "L >= 1/K it is 0."
     ),
     latex=(
-        r"\kappa = \|W\|_F^2\,\overline{\|h\|^2} \ge \tfrac1N\|WH\|_*^2;\quad"
+        r"\kappa = \|W\|_F^2\,\overline{\|h\|^2} \ge \tfrac1N\|WH\|_*^2;\quad "
         r"WH = Y \implies \kappa \ge \tfrac1N\Big(\sum_c \sqrt{n_c}\Big)^2;\quad"
         r"\kappa_L = \tfrac{\min(m,K)^2}K(1-KL)^2"
     ),

@@ -5,6 +5,7 @@ A statement's certificates, counterexamples and false siblings run once; every t
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def test_nothing_contradicts_the_record_in_the_thorough_profile(name: str) -> No
 def test_says_what_it_is(name: str) -> None:
     statement = STATEMENTS[name]
     assert len(statement.claim.text) > 20
+    assert statement.claim.latex.count("{") == statement.claim.latex.count("}")
+    # Two commands run together when a string ends in one: \quad and WH.
+    assert not re.search(r"\\q?quad[A-Za-z]", statement.claim.latex)
     assert "\\" in statement.claim.latex
     assert statement.source
     assert str(statement.claim) == statement.claim.text
@@ -125,4 +129,4 @@ def test_tables_in_the_documents_are_fresh(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     made = tables([outcome(name) for name in STATEMENTS])
     assert "<!-- table theory" in text
-    assert with_tables(text, made) == text, f"run: python -m theory --write {document}"
+    assert with_tables(text, made) == text, "run: python -m theory --write README.md docs/theory.md"
