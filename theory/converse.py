@@ -13,7 +13,7 @@ import sympy
 import torch
 
 from theory.algebra.class_symmetry import CENTRING, K, OneClass, softmax_hessian
-from theory.collapse_curve import IMPURITY, averaged, p_other, p_true, q
+from theory.algebra.collapse import IMPURITY, averaged, p_other, p_true, q
 from theory.formulas import kappa_at_collapse
 from theory.numeric.configurations import Head, collapsed
 from theory.numeric.noncollapsed import collapse_of, with_noise_in_span, with_silent_noise

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import sympy
 
 from theory.algebra.class_symmetry import K
-from theory.collapse_curve import IMPURITY, q
+from theory.algebra.collapse import IMPURITY, q
 from theory.numeric.configurations import collapsed
 from theory.numeric.noncollapsed import product_of_two, with_idle_samples
 from theory.numeric.oracle import kappa_by_hessian

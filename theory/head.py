@@ -1,4 +1,4 @@
-"""The Hessian of a linear head under cross-entropy (A1), and the heads under which it would be another."""
+"""The Hessian of a linear head under cross-entropy (A1)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import sympy
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize, one_hot
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
 
-from grokcore.curvature import exact_hessian
 from theory.algebra.class_pairs import (
     H_J,
     H_K,
@@ -26,46 +25,10 @@ from theory.algebra.class_pairs import (
     over_pairs,
 )
 from theory.numeric.configurations import Head, random_head
-from theory.numeric.oracle import as_module, head_hessian
+from theory.numeric.oracle import head_hessian
+from theory.numeric.other_heads import COSINE_HEAD, ONE_SAMPLE, cold, cosine_hessian, trained_with
 from theory.proof import Proof
 from theory.statement import Statement
-
-
-def trained_with(head: Head, loss_fn: Callable[[Tensor, Tensor], Tensor], targets: Tensor | None = None) -> Tensor:
-    """The Hessian (K, m, K, m) of the head under another loss, or on other targets."""
-    batch = (head.features, head.labels if targets is None else targets)
-    return exact_hessian(as_module(head), loss_fn, [batch], "weight")
-
-
-def cold(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy at temperature 1/2."""
-    return cross_entropy(2 * output, target)
-
-
-class Cosine(nn.Linear):
-    """A linear layer without bias whose rows are normalised in the forward pass."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(n, m) to (n, K)."""
-        return input @ normalize(self.weight, dim=1).T
-
-
-COSINE_HEAD = Head(
-    torch.tensor([[2.0, -1.0]], dtype=torch.float64),
-    torch.tensor([[0.6, 0.8], [-0.28, 0.96]], dtype=torch.float64),
-    torch.zeros(2, dtype=torch.float64),
-    torch.tensor([1]),
-)
-"""Rows of norm 1: normalising them leaves the outputs, and makes another function of W of them."""
-
-
-def cosine_hessian(head: Head) -> Tensor:
-    """The Hessian (K, m, K, m) where the head's rows are normalised in the forward pass; its bias is not used."""
-    K, m = head.weight.shape
-    layer = Cosine(m, K, bias=False, dtype=torch.float64)
-    layer.load_state_dict({"weight": head.weight})
-    return exact_hessian(layer, cross_entropy, [(head.features, head.labels)], "weight")
-
 
 HEAD_HESSIAN = Statement(
     "head_hessian",
@@ -146,9 +109,6 @@ def _hessian_exact(proof: Proof) -> None:
 def _first_block(head: Head) -> Tensor:
     p, h = head.probabilities[0], head.features[0]
     return (p[0] - p[0] ** 2) * torch.outer(h, h)
-
-
-ONE_SAMPLE = random_head(3, K=3, m=2, n=1)
 
 
 @HEAD_HESSIAN.without("cross_entropy")

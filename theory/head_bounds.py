@@ -11,9 +11,9 @@ import z3
 from torch import Tensor
 
 from theory.algebra.class_pairs import PS, PT, XS, XT, moment, over_pairs
-from theory.head import COSINE_HEAD, cold, cosine_hessian, trained_with
 from theory.numeric.configurations import Head, generator_of, normal, random_head, simplex
 from theory.numeric.oracle import kappa_by_hessian, kappa_of_hessian
+from theory.numeric.other_heads import COSINE_HEAD, cold, cosine_hessian, trained_with
 from theory.proof import Proof
 from theory.statement import Statement
 

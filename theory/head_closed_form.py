@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from theory.algebra.class_pairs import PS, PT, XS, XT, curvature_form, expanded, moment, over_pairs
-from theory.head import COSINE_HEAD, ONE_SAMPLE, cold, cosine_hessian, trained_with
 from theory.numeric.configurations import Head, random_head
 from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free, kappa_of_hessian
+from theory.numeric.other_heads import COSINE_HEAD, ONE_SAMPLE, cold, cosine_hessian, trained_with
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from grokcore.curvature import LossFunction
 from theory.algebra.class_pairs import XS, XT, curvature_form
-from theory.head import COSINE_HEAD, cosine_hessian, trained_with
 from theory.numeric.configurations import Head, generator_of, normal, random_head, random_mlp, rotation
 from theory.numeric.oracle import LOSSES, kappa_by_hessian, kappa_of_hessian, layer_kappa, mean_squared_loss
+from theory.numeric.other_heads import COSINE_HEAD, cosine_hessian, trained_with
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from theory.algebra.class_pairs import H_J, H_K, PS, PT, XS, XT, moment, over_pairs
-from theory.head import Cosine
 from theory.numeric.configurations import generator_of, normal, random_mlp
 from theory.numeric.oracle import LOSSES, layer_kappa
+from theory.numeric.other_heads import Cosine
 from theory.proof import Proof
 from theory.statement import Statement
 

@@ -13,7 +13,7 @@ import sympy
 import z3
 
 from theory.algebra.class_symmetry import K
-from theory.collapse_curve import IMPURITY, M, averaged, derive, gamma, lam, p_true, q
+from theory.algebra.collapse import IMPURITY, M, averaged, derive, gamma, lam, p_true, q
 from theory.formulas import gap_of_loss, kappa_at_collapse
 from theory.numeric.broken_collapse import COLLAPSE, broken, drop_collapse, gap_and_gamma
 from theory.numeric.configurations import collapsed

@@ -9,7 +9,7 @@ import flint
 import sympy
 
 from theory.algebra.class_symmetry import K
-from theory.collapse_curve import IMPURITY, derive, gamma, q
+from theory.algebra.collapse import IMPURITY, derive, gamma, q
 from theory.numeric.broken_collapse import broken
 from theory.numeric.configurations import collapsed
 from theory.numeric.oracle import kappa_by_hessian

@@ -19,10 +19,11 @@ from torch.nn.functional import cross_entropy
 from grokcore.flatness import relative_flatness
 from tests.theory.by_hand import matrix, one_sample
 from tests.theory.strategies import random_heads, seeds
-from theory.head import softmax_curvature, trained_with
+from theory.head import softmax_curvature
 from theory.head_closed_form import FORMS, closed_form
 from theory.numeric.configurations import Head, generator_of, normal, random_head
 from theory.numeric.oracle import head_hessian, kappa_by_hessian, kappa_matrix_free
+from theory.numeric.other_heads import trained_with
 
 
 def reverse_hessian(head: Head) -> Tensor:

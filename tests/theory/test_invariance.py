@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy
 
 from tests.theory.by_hand import one_sample
 from tests.theory.strategies import random_heads, seeds
-from theory.head import trained_with
 from theory.head_closed_form import closed_form
 from theory.invariance import changed_heads, rescaled, shifted
 from theory.numeric.configurations import Head, generator_of, normal, random_mlp
 from theory.numeric.oracle import LOSSES, kappa_by_hessian, kappa_matrix_free, kappa_of_hessian, layer_kappa
+from theory.numeric.other_heads import trained_with
 
 
 @given(random_heads(), seeds)

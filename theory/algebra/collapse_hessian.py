@@ -12,7 +12,7 @@ from typing import Any
 import sympy
 
 from theory.algebra.class_symmetry import CENTRING, IDENTITY, K, OneClass, outer, softmax_hessian
-from theory.collapse_curve import p_other, p_true, q
+from theory.algebra.collapse import p_other, p_true, q
 from theory.numeric.collapse_spectrum import Levels, levels
 from theory.proof import Proof
 
