@@ -1,4 +1,4 @@
-"""The collapse curve: relative flatness as an explicit function of the logit gap (theory B1, B2, B4).
+"""The closed forms of B1, B2, B5, D1 and D4: what experiments draw, without the proofs.
 
 Under neural collapse (NC1-NC4, balanced classes) the head's relative flatness depends on three numbers
 alone: the classes K, the logit gap Delta and the ratio gamma = ||mu_G|| / M of the global mean's norm to
@@ -7,6 +7,8 @@ Necessary, Neural Collapse is Not" (NeurIPS 2025) to an equality.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +85,18 @@ def kappa_of_ufm(decay: Values, num_classes: int, smoothing: float = 0.0) -> NDA
     k = num_classes
     off = np.minimum(np.asarray(decay, dtype=np.float64) + smoothing / k, 1 / k)
     return np.asarray((k - 1) ** 2 / k * off * (2 - k * off) * ufm_gap(decay, k, smoothing) ** 2)
+
+
+class Levels(NamedTuple):
+    """Eigenvalues of K H for K >= 3: `top` once, `bulk` K^2-3K+1 times, a pair of given sum and product K-1 times."""
+
+    top: Any
+    bulk: Any
+    pair_sum: Any
+    pair_product: Any
+
+
+def levels(K: Any, b: Any, c: Any, g: Any, G2: Any, theta: Any) -> Levels:
+    """The claim, for numbers or symbols: g = M^2 K/(K-1), G2 = ||mu_G||^2, theta = 1 - 2/K."""
+    pair_sum = (b + c * theta) * g + (K * b + c) * G2
+    return Levels(g * (b + c * (1 - 1 / K)), g * b, pair_sum, b * g * G2 * (K * b + c * (1 + K * theta)))

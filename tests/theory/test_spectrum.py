@@ -16,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.theory.strategies import collapsed_heads, seeds
-from theory.formulas import kappa_at_collapse
+from theory.formulas import kappa_at_collapse, levels
 from theory.numeric.collapse_spectrum import (
     aligned_head,
     hessian_spectrum,
-    levels,
     softmax_curvatures,
     sorted_spectrum,
     spectrum_at_collapse,

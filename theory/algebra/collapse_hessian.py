@@ -13,7 +13,7 @@ import sympy
 
 from theory.algebra.class_symmetry import CENTRING, IDENTITY, K, OneClass, outer, softmax_hessian
 from theory.algebra.collapse import p_other, p_true, q
-from theory.numeric.collapse_spectrum import Levels, levels
+from theory.formulas import Levels, levels
 from theory.proof import Proof
 
 UPPER = 1 - 1 / K

@@ -6,30 +6,15 @@ No computer algebra here: experiments import this file alone. The proof is in :m
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from theory.formulas import levels
 from theory.numeric.configurations import Head
 from theory.numeric.oracle import head_hessian
-
-
-class Levels(NamedTuple):
-    """Eigenvalues of K H for K >= 3: `top` once, `bulk` K^2-3K+1 times, a pair of given sum and product K-1 times."""
-
-    top: Any
-    bulk: Any
-    pair_sum: Any
-    pair_product: Any
-
-
-def levels(K: Any, b: Any, c: Any, g: Any, G2: Any, theta: Any) -> Levels:
-    """The claim, for numbers or symbols: g = M^2 K/(K-1), G2 = ||mu_G||^2, theta = 1 - 2/K."""
-    pair_sum = (b + c * theta) * g + (K * b + c) * G2
-    return Levels(g * (b + c * (1 - 1 / K)), g * b, pair_sum, b * g * G2 * (K * b + c * (1 + K * theta)))
 
 
 def softmax_curvatures(gap: float, num_classes: int) -> tuple[float, float]:
