@@ -10,6 +10,7 @@ import torch
 
 from theory.algebra.class_symmetry import CENTRING, IDENTITY, K, outer, softmax_hessian
 from theory.formulas import softmax_impurity
+from theory.numeric.broken_collapse import COLLAPSE
 from theory.numeric.collapse_spectrum import aligned_head
 from theory.numeric.configurations import Head, collapsed
 from theory.numeric.oracle import kappa_by_hessian
@@ -29,13 +30,10 @@ RELU_PRICE = Statement(
         r"\kappa = \Delta^2 U(\Delta)\Big(1 + \tfrac{1}{K^2M^2}\sum_{j\ne c}\langle\mu_j,\mu_c\rangle\Big)"
         r" \ge \Delta^2 U(\Delta)"
     ),
-    assumptions={
-        "nonnegative": "every entry of every class mean is >= 0, as after a ReLU",
-        "NC1": "every feature is its class mean",
-        "NC2": "the centred class means form a simplex ETF of radius M",
+    assumptions=COLLAPSE
+    | {
         "NC3": "W = lam Mc, lam > 0; Delta = lam M^2 K/(K-1) with lam = ||W||_F/||Mc||_F",
-        "NC4": "b_j + w_j . mu_G is the same for every j",
-        "balanced": "every class has the same number of samples",
+        "nonnegative": "every entry of every class mean is >= 0, as after a ReLU",
     },
     source="new",
     kind="lower",

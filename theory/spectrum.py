@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from theory.algebra.collapse_hessian import THETA, UPPER, bounds, curvature_of_outputs, eigenvalues, written_out
+from theory.numeric.broken_collapse import COLLAPSE
 from theory.numeric.collapse_spectrum import (
     aligned_head,
     hessian_spectrum,
@@ -32,21 +33,20 @@ SPECTRUM = Statement(
     "spectrum",
     label="B5",
     claim=(
-        "At collapse with a global mean orthogonal to the centred means (or zero) the Hessian in W has at most five "
-        "different eigenvalues, known with their multiplicities. For any global mean the j-th eigenvalue of K H is "
-        "from b_o to b_o + c(1-1/K) times the j-th of P (x) Sigma, and at most b_o times the (j-K)-th."
+        "At collapse with a global mean of norm G orthogonal to the centred means (or zero) the Hessian in W has the "
+        "eigenvalues (g/K)(b_o + c(1-1/K)) once, (g/K) b_o K^2-3K+1 times, "
+        "(s +- sqrt(s^2 - 4 b_o g G^2 (K b_o + (K-1)c)))/(2K) K-1 times each with "
+        "s = (b_o + c(1-2/K)) g + (K b_o + c) G^2, and 0 as often as is left (K >= 3; K = 2 has "
+        "the first, (G^2/2)(2b_o + c) once and 0). For any global mean the j-th eigenvalue of K H is from b_o to "
+        "b_o + c(1-1/K) times the j-th of P (x) Sigma, Sigma = sum h_c h_c^T, and at most b_o times the (j-K)-th."
     ),
     latex=(
         r"\mathrm{spec}(H) = \tfrac gK\big(b_o + c\tfrac{K-1}{K}\big)^{(1)},\ \tfrac gK b_o^{\,(K^2-3K+1)},\ "
         r"\tfrac{1}{2K}\big(s \pm \sqrt{s^2 - 4 b_o g G^2 (K b_o + (K-1)c)}\big)^{(K-1)},\ 0^{(Km - K(K-1))},\quad "
         r"s = (b_o + c\tfrac{K-2}{K})g + (K b_o + c)G^2 \quad (K \ge 3)"
     ),
-    assumptions={
-        "NC1": "every feature is its class mean",
-        "NC2": "the centred class means form a simplex ETF of radius M",
-        "NC3": "w_j = lam (mu_j - mu_G) with lam > 0",
-        "NC4": "b_j + w_j . mu_G is the same for every j",
-        "balanced": "every class has the same number of samples",
+    assumptions=COLLAPSE
+    | {
         "orthogonal": "mu_G is orthogonal to the centred means (for the eigenvalues; the bounds need it not)",
     },
     source="new",

@@ -11,6 +11,7 @@ import sympy
 
 from theory.algebra.class_pairs import PS, PT, XS, XT, moment, over_pairs
 from theory.algebra.class_symmetry import CENTRING, K, OneClass, outer, softmax_hessian
+from theory.algebra.collapse import p_other, p_true
 from theory.proof import Proof
 
 
@@ -121,8 +122,6 @@ def collapse_is_critical(proof: Proof, mean: Any) -> None:
 
     The coordinate along 1 is one that no row sees.
     """
-    q = sympy.Symbol("q", positive=True)
-    p_true, p_other = 1 / (1 + (K - 1) * q), q / (1 + (K - 1) * q)
     own = CENTRING @ softmax_hessian(p_true, p_other) @ CENTRING
     feature = outer((1, mean - 1 / K), (1, mean - 1 / K))
     scatter, between = own.trace() * _class_mean(feature), feature.trace() * _class_mean(own)

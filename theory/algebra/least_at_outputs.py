@@ -10,6 +10,7 @@ from typing import Any
 import sympy
 
 from theory.algebra.class_symmetry import CENTRING, K, outer, softmax_hessian
+from theory.algebra.collapse import IMPURITY, p_other, p_true, q
 from theory.proof import Proof
 
 
@@ -21,8 +22,8 @@ def _summed(polynomial: Any, variable: Any, moments: dict[int, Any]) -> Any:
 
 def bound_for_any_head(proof: Proof, claimed: Any) -> None:
     """Both Cauchy-Schwarz steps with their gaps as sums of squares, and the sum against claimed ((K-1)/K) Delta^2 U."""
-    n, q, gap = sympy.symbols("n q Delta", positive=True)
-    p_true, b = 1 / (1 + (K - 1) * q), q / (1 + (K - 1) * q)
+    n, gap = sympy.symbols("n Delta", positive=True)
+    b = p_other
     c = K * b * (1 - K * b)
     proof.identity("the outputs fix the logits up to a constant: log p_t - log b_o = -log q", b / p_true, q)
     hessian, split = softmax_hessian(p_true, b), b * CENTRING + c * outer((1, -1 / K), (1, -1 / K))
@@ -65,8 +66,7 @@ def bound_for_any_head(proof: Proof, claimed: Any) -> None:
     second = n * (gap * (K - 1)) ** 2
 
     total = (b * second + c * n * K * aligned**2) / (n * K)
-    impurity = (K - 1) * q * (2 + (K - 2) * q) / (1 + (K - 1) * q) ** 2
-    proof.identity("the sum of both is the bound", total, claimed * (K - 1) / K * gap**2 * impurity)
+    proof.identity("the sum of both is the bound", total, claimed * (K - 1) / K * gap**2 * IMPURITY)
 
 
 def equality_is_collapse(proof: Proof) -> None:
@@ -89,8 +89,7 @@ def equality_is_collapse(proof: Proof) -> None:
         own - other,
         gap - s * t,
     )
-    q = sympy.Symbol("q", positive=True)
-    b = q / (1 + (K - 1) * q)
+    b = p_other
     row = s * (K - 1) / K
     kappa = t**2 * row * (b * s * CENTRING.trace() + K * b * (1 - K * b) * row)
     bound = (K - 1) / K * gap**2 * (K - 1) * b * (2 - K * b)
