@@ -10,6 +10,7 @@ from torch import Tensor
 from grokcore.flatness import relative_flatness
 from theory.formulas import kappa_at_collapse
 from theory.numeric.configurations import Head, collapsed, generator_of, normal
+from theory.numeric.descent import lbfgs
 
 
 def head_with_outputs(gap: float, labels: Tensor, weight: Tensor, bias: Tensor, free: Tensor) -> Head:
@@ -50,28 +51,14 @@ def attack(seed: int, *, K: int, m: int, n: int, gap: float, steps: int = 200) -
     """The flattest head that LBFGS finds from a random start, over head, biases and features with fixed outputs."""
     generator = generator_of(seed)
     labels = torch.arange(K).repeat_interleave(n)
-    moving = [normal(generator, K, m), normal(generator, K), normal(generator, K * n, m) / 2]
-    for parameter in moving:
-        parameter.requires_grad_()
+    starts = [normal(generator, K, m), normal(generator, K), normal(generator, K * n, m) / 2]
     scale = float(kappa_at_collapse(gap, K))
-    optimiser = torch.optim.LBFGS(
-        moving,
-        max_iter=steps,
-        history_size=30,
-        line_search_fn="strong_wolfe",
-        tolerance_grad=1e-14,
-        tolerance_change=1e-18,
-    )
 
-    def value() -> Tensor:
-        optimiser.zero_grad()
-        head = head_with_outputs(gap, labels, *moving)
-        loss = torch.log(relative_flatness(head.features, head.weight, head.bias) / scale)
-        torch.autograd.backward(loss)
-        return loss
+    def excess_of(weight: Tensor, bias: Tensor, free: Tensor) -> Tensor:
+        head = head_with_outputs(gap, labels, weight, bias, free)
+        return torch.log(relative_flatness(head.features, head.weight, head.bias) / scale)
 
-    optimiser.step(value)  # type: ignore[no-untyped-call]
-    return head_with_outputs(gap, labels, *(parameter.detach() for parameter in moving))
+    return head_with_outputs(gap, labels, *lbfgs(excess_of, starts, steps=steps))
 
 
 def one_point_a_class(head: Head) -> bool:

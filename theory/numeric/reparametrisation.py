@@ -8,6 +8,7 @@ from torch import Tensor
 from grokcore.factorisation import FlattestReparametrisation, flattest_reparametrisation
 from grokcore.flatness import relative_flatness
 from theory.numeric.configurations import Head, generator_of, normal
+from theory.numeric.descent import lbfgs
 from theory.numeric.oracle import kappa_by_hessian
 
 
@@ -43,26 +44,14 @@ def found_for(head: Head) -> FlattestReparametrisation:
 def descended(head: Head, seed: int | None, steps: int = 500) -> float:
     """The least kappa that LBFGS over A finds, by differentiating the closed form, from a random A or (None) from I."""
     m = head.features.shape[1]
-    A = torch.eye(m, dtype=torch.float64) if seed is None else normal(generator_of(seed), m, m)
-    A.requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [A],
-        max_iter=steps,
-        history_size=30,
-        line_search_fn="strong_wolfe",
-        tolerance_grad=1e-13,
-        tolerance_change=1e-17,
-    )
+    start = torch.eye(m, dtype=torch.float64) if seed is None else normal(generator_of(seed), m, m)
 
-    def value() -> Tensor:
-        optimiser.zero_grad()
+    def objective(A: Tensor) -> Tensor:
         moved = reparametrised(head, A)
-        loss = relative_flatness(moved.features, moved.weight, moved.bias).log()
-        torch.autograd.backward(loss)
-        return loss
+        return relative_flatness(moved.features, moved.weight, moved.bias).log()
 
-    optimiser.step(value)  # type: ignore[no-untyped-call]
-    return kappa_by_hessian(reparametrised(head, A.detach()))
+    (found,) = lbfgs(objective, [start], steps=steps)
+    return kappa_by_hessian(reparametrised(head, found))
 
 
 def power(P: Tensor, exponent: float) -> Tensor:

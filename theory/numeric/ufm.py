@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from theory.numeric.configurations import Head, generator_of, normal
+from theory.numeric.descent import lbfgs
 
 
 @dataclass(frozen=True)
@@ -104,18 +105,7 @@ class FreeFeatures:
 
     def minimise(self, seed: int, *, start: float = 1.0) -> Tensor:
         """A minimiser from normal numbers times `start`: L-BFGS, then Newton steps across the flat directions."""
-        point = (start * normal(generator_of(seed), self.size)).requires_grad_()
-        search = torch.optim.LBFGS([point], max_iter=500, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
-
-        def closure() -> float:
-            search.zero_grad()
-            value = self.objective(point)
-            torch.autograd.backward(value)
-            return float(value.detach())
-
-        step: Callable[[Callable[[], float]], Any] = search.step
-        step(closure)
-        found = point.detach()
+        (found,) = lbfgs(self.objective, [start * normal(generator_of(seed), self.size)], tolerance=1e-7)
         for _ in range(3):
             if float(self.gradient(found).norm()) < 1e-13:
                 break

@@ -15,6 +15,7 @@ from torch import Tensor
 from theory.algebra.class_symmetry import K
 from theory.algebra.ufm_rates import DECAY, DELTA, EARLY, SAMPLES, WITHIN, B
 from theory.numeric.configurations import Head, collapsed, generator_of, normal
+from theory.numeric.descent import lbfgs
 from theory.numeric.flows import Loss, mean_error
 from theory.proof import Proof
 
@@ -126,19 +127,9 @@ def within_rates(head: Head, gap: float, claimed: tuple[Any, ...] = WITHIN) -> T
 def minimised(classes: int, m: int, labels: Tensor, decays: Decays, *, seed: int) -> Head:
     """A minimum of F by L-BFGS from a normal start."""
     generator = generator_of(seed)
-    weight = (normal(generator, classes, m) / 2).requires_grad_()
-    features = (normal(generator, len(labels), m) / 2).requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [weight, features], max_iter=500, tolerance_grad=1e-11, tolerance_change=0.0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        value = objective(weight, features, labels, decays)
-        weight.grad, features.grad = torch.autograd.grad(value, (weight, features))
-        return value
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return Head(features.detach(), weight.detach(), torch.zeros(classes, dtype=torch.float64), labels)
+    starts = [normal(generator, classes, m) / 2, normal(generator, len(labels), m) / 2]
+    weight, features = lbfgs(lambda w, h: objective(w, h, labels, decays), starts, tolerance=1e-11)
+    return Head(features, weight, torch.zeros(classes, dtype=torch.float64), labels)
 
 
 def origin_measured(proof: Proof, claimed: Any = EARLY) -> None:
