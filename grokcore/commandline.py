@@ -1,11 +1,13 @@
 """What every command line here shares: one-line errors and exit codes.
 
-Exit codes: 0 done, 1 the work itself failed (divergence), 2 bad input, 130 stopped by a signal.
+Exit codes: 0 done, 1 the work itself failed (divergence), 2 bad input, 130 stopped by a signal, 141 whoever read
+the output has left (``| head``).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -25,6 +27,7 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     """Run `main`, turn known errors into one line on stderr, and exit."""
     try:
         code = main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # Here, where a pipe that broke can still be caught.
     except UsageError as error:
         code = _fail(f"error: {error}", 2)
     except DivergedError as error:
@@ -33,6 +36,10 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         code = _fail(f"{error}; the same command (without --fresh) goes on from the last checkpoint", 130)
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Nobody reads: what is still buffered goes nowhere, or it would complain on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     except OSError as error:
         code = _fail(f"error: {error.filename or 'the file system'}: {error.strerror or error}", 2)
     except UnicodeError as error:

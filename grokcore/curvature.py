@@ -7,6 +7,7 @@ fused attention has no second derivative on every device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +16,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokcore.errors import UsageError
+from grokcore.errors import NonFiniteError, UsageError
 
 LossFunction = Callable[[Any, Any], Tensor]
 Batches = Iterable[tuple[Any, Any]]
 
-_RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RReLU)
+_RANDOM_IN_TRAINING = (
+    nn.modules.dropout._DropoutNd,
+    nn.modules.batchnorm._NormBase,
+    nn.RReLU,
+    nn.utils.parametrizations._SpectralNorm,
+)
 
 
 def exact_hessian(
@@ -35,11 +41,12 @@ def exact_hessian(
     """The dense Hessian of the mean loss with respect to one weight, by forward-over-reverse differentiation.
 
     Args:
-        model: any module; its parameters, buffers and mode are left as they are.
-        loss_fn: ``loss_fn(output, target)``, the mean over its batch.
-        batches: (input, target) pairs. The Hessian is that of the mean over all samples, whatever the batch
-            sizes; a batch's size is the first dimension of its target.
+        model: any module that takes one tensor; its parameters, buffers and mode are left as they are.
+        loss_fn: ``loss_fn(output, target)``, the mean over its batch. It is called more than once a batch.
+        batches: (input, target) pairs of tensors. The Hessian is that of the mean over all samples, whatever the
+            batch sizes; a batch's size is the first dimension of its target, and an empty one adds nothing.
         layer: a module's name as in ``model.named_modules()``, whose ``weight`` is meant, or a parameter's name.
+            A tied weight goes by each of its names and is differentiated in all its places.
         dtype: floating inputs, targets, parameters and buffers are converted to it.
         chunk_size: how many columns to take at once; all of them by default. Memory grows with it.
 
@@ -47,28 +54,39 @@ def exact_hessian(
         Shape (*weight.shape, *weight.shape), on the weight's device.
 
     Raises:
-        UsageError: an unknown layer, no samples, a module in train mode that is random or moves its
-            statistics there (dropout, batch norm), or a loss that two evaluations do not agree on.
+        UsageError: an unknown layer or a complex one, no samples, a batch that is no pair of tensors, a module in
+            train mode that is random or moves its statistics there (dropout, batch norm, spectral norm), a loss
+            that is not one number, or one that two evaluations do not agree on.
+        NonFiniteError: a loss or a second derivative that is NaN or infinite.
     """
     model = getattr(model, "_orig_mod", model)
     name = parameter_name(model, layer)
     refuse_train_mode(model)
-    state = {key: _cast(value.detach(), dtype) for key, value in (*model.named_parameters(), *model.named_buffers())}
+    # Clones: modules that write into their buffers (or parameters) write into these.
+    named = (*model.named_parameters(), *model.named_buffers())
+    state = {key: _cast(value.detach(), dtype).clone() for key, value in named}
     weight = state.pop(name)
+    if weight.is_complex():
+        raise UsageError(f"{name} is complex: a Hessian is taken in real weights")
     total, samples = torch.zeros((*weight.shape, *weight.shape), dtype=dtype, device=weight.device), 0
-    with differentiable_twice(), _kept(model):
-        for inputs, target in batches:
-            x, y = (_cast(value.to(weight.device), dtype) for value in (inputs, target))
+    with differentiable_twice(), torch.compiler.set_stance("force_eager"), _kept(model):
+        for batch in batches:
+            x, y = (_cast(value.detach().to(weight.device), dtype) for value in _pair(batch))
+            if y.shape[0] == 0:
+                continue
 
             def loss(w: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
                 return loss_fn(torch.func.functional_call(model, {**state, name: w}, (x,)), y)
 
-            if samples == 0:
-                _refuse_randomness(loss, weight)
+            _refuse_bad_loss(loss, weight, twice=samples == 0)
             total += _forward_over_reverse(loss, weight, chunk_size) * y.shape[0]
             samples += y.shape[0]
     if samples == 0:
         raise UsageError("the Hessian of no samples is undefined")
+    if not bool(total.isfinite().all()):
+        raise NonFiniteError(
+            f"the Hessian in {name} is not finite though the loss is: it has no second derivative there"
+        )
     return total / samples
 
 
@@ -78,17 +96,23 @@ def parameter_name(model: nn.Module, layer: str) -> str:
     Raises:
         UsageError: there is neither; the message lists what there is.
     """
-    names = [name for name, _ in model.named_parameters()]
+    names = {id(value): name for name, value in model.named_parameters()}
+    tied = dict(model.named_parameters(remove_duplicate=False))
     for name in (layer, f"{layer}.weight" if layer else "weight"):
-        if name in names:
-            return name
-    raise UsageError(f"no layer or parameter {layer!r}; the model has {', '.join(names) or 'no parameters'}")
+        if name in tied:
+            return names[id(tied[name])]
+    has = ", ".join(names.values()) or "no parameters"
+    if layer in dict(model.named_modules()):
+        raise UsageError(f"layer {layer!r} has no parameter 'weight'; the model has {has}")
+    raise UsageError(f"no layer or parameter {layer!r}; the model has {has}")
 
 
 def refuse_train_mode(model: nn.Module) -> None:
     """Raise UsageError where a module in train mode would make the loss random or change its statistics."""
     for name, module in model.named_modules():
-        if module.training and isinstance(module, _RANDOM_IN_TRAINING):
+        # Without running statistics an instance norm is the same in either mode; a batch norm is not.
+        still = isinstance(module, nn.modules.instancenorm._InstanceNorm) and not module.track_running_stats
+        if module.training and isinstance(module, _RANDOM_IN_TRAINING) and not still:
             raise UsageError(
                 f"{name or 'the model'} ({type(module).__name__}) is in train mode; call model.eval() first"
             )
@@ -129,11 +153,24 @@ def _forward_over_reverse(loss: Callable[[Tensor], Tensor], weight: Tensor, chun
     return columns.reshape(*weight.shape, *weight.shape).detach()
 
 
-def _refuse_randomness(loss: Callable[[Tensor], Tensor], weight: Tensor) -> None:
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        inputs, target = batch
+        if isinstance(inputs, Tensor) and isinstance(target, Tensor) and target.ndim:
+            return inputs, target
+    raise UsageError("each of the batches must be a pair (input, target) of tensors, the target's samples first")
+
+
+def _refuse_bad_loss(loss: Callable[[Tensor], Tensor], weight: Tensor, *, twice: bool) -> None:
     with torch.no_grad():
-        first, second = float(loss(weight)), float(loss(weight))
-    if first != second:
-        raise UsageError(f"the loss is not deterministic: {first!r}, then {second!r} on the same weights and batch")
+        values = [loss(weight) for _ in range(1 + twice)]
+    if not all(isinstance(value, Tensor) and value.ndim == 0 for value in values):
+        raise UsageError("the loss must be one number, a tensor without dimensions: the mean over its batch")
+    first, last = float(values[0]), float(values[-1])
+    if not math.isfinite(first):
+        raise NonFiniteError(f"the loss is {first} on a batch")
+    if first != last:
+        raise UsageError(f"the loss is not deterministic: {first!r}, then {last!r} on the same weights and batch")
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from grokcore.commandline import OneLineParser, run_command
-from grokcore.documents import markdown, plain, write_tables
+from grokcore.documents import markdown, plain, with_tables, write_tables
 from grokcore.errors import UsageError, without_nan
 from theory import statements
 from theory.statement import Statement
@@ -42,20 +42,23 @@ def main(argv: Sequence[str]) -> int:
     """The command line."""
     parser = OneLineParser(prog="python -m theory", description="Run the statements of the theory.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="statements to run in full, by name or label")
-    parser.add_argument("--json", action="store_true", help="print data instead of text")
     parser.add_argument("--thorough", action="store_true", help="more cases in the numeric and sampled channels")
-    parser.add_argument("--assumptions", action="store_true", help="print each assumption with its counterexample")
-    parser.add_argument("--write", type=Path, nargs="+", metavar="FILE", help="put the tables between their markers")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print data instead of text")
+    form.add_argument("--assumptions", action="store_true", help="print each assumption with its counterexample")
+    form.add_argument("--write", type=Path, nargs="+", metavar="FILE", help="put the tables between their markers")
     words = parser.parse_args(argv)
-    chosen = [find(name) for name in words.names] or statements()
+    chosen = list(dict.fromkeys(find(name) for name in words.names)) or statements()
     documents: list[Path] = words.write or []
     if documents and words.names:
         raise UsageError("--write takes the table of every statement: give no NAME with it")
     for document in documents:
         if not document.is_file():
             raise UsageError(f"there is no file {document}")
-        if "<!-- table theory" not in document.read_text(encoding="utf-8"):
+        text = document.read_text(encoding="utf-8")
+        if "<!-- table theory" not in text:
             raise UsageError(f"{document} has no line <!-- table theory --> ... <!-- end -->")
+        with_tables(text, tables([]))  # What is wrong with the markers shows before the minutes of work.
     outcomes = [
         run(statement, thorough=words.thorough)
         for statement in tqdm(chosen, desc="statements", unit="", disable=not sys.stderr.isatty(), leave=False)
@@ -88,10 +91,10 @@ def find(name: str) -> Statement:
     """
     known = statements()
     for statement in known:
-        if name == statement.name or name.upper() == statement.label.upper():
+        if name.lower() in (statement.name.lower(), statement.label.lower()):
             return statement
     names = [statement.name for statement in known]
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UsageError(f"there is no statement {name!r}{hint}; the names: {', '.join(names)}")
 

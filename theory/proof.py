@@ -6,6 +6,7 @@ derivation through an SMT solver (z3). Comparisons of float64 numbers keep their
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,11 +56,18 @@ class Proof:
     # Symbolic steps.
 
     def identity(self, text: str, left: Any, right: Any) -> None:
-        """left = right as rational expressions in their symbols (scalars or matrices), for all their values."""
+        """left = right as rational expressions in their symbols (scalars or matrices), for all their values.
+
+        False where the difference is clearly not zero at some values; undecided where neither is found, as
+        for expressions that are not rational and do not cancel.
+        """
         difference = (
             sympy.Matrix(left) - sympy.Matrix(right) if hasattr(left, "shape") else sympy.Matrix([left - right])
         )
-        self.require(text, all(_vanishes(entry) for entry in difference))
+        if not len(difference):
+            raise ValueError(f"{text}: there is nothing to compare")
+        left_over = [entry for entry in difference if not _vanishes(entry)]
+        self.steps.append(Step(text, not left_over or (False if any(map(_differs, left_over)) else None)))
 
     def nonnegative(self, text: str, expression: Any, *, strictly: bool = False) -> None:
         """expression >= 0 (> 0) for all positive values of its symbols: no coefficient is negative.
@@ -68,17 +76,28 @@ class Proof:
         have coefficients of one sign. Substitute so that the range is the positive orthant (K = 2 + t; for q
         in (0, 1) put q = 1/(1 + r)); an end of the range, where a symbol is 0, is a step of its own. With
         `strictly` the expression must not vanish identically: then it is positive on the open orthant.
+        Symbols must be declared positive, so that the orthant is the range they stand for, or nonnegative:
+        then the face where those are 0 belongs to the range, and what must not vanish must not do so there.
         """
+        expression = sympy.sympify(expression)
+        free = sorted((s for s in expression.free_symbols if not s.is_nonnegative), key=str)
+        if free:
+            raise ValueError(f"{text}: not declared positive or nonnegative: {', '.join(map(str, free))}")
         numerator, denominator = sympy.fraction(sympy.cancel(sympy.together(expression)))
         signs = []
         for part in (numerator, denominator):
             coefficients = _coefficients(part)
+            if not all(c.is_finite for c in coefficients):
+                raise ValueError(f"{text}: {part} is not finite")
             signs.append(1 if all(c >= 0 for c in coefficients) else -1 if all(c <= 0 for c in coefficients) else None)
-        if numerator == 0:
+        face = {s: 0 for s in expression.free_symbols if not s.is_positive}
+        bounded = denominator.subs(face) != 0
+        if _vanishes(numerator):
             self.require(text, not strictly)
         else:
             # Mixed signs decide nothing; opposite ones say that the expression is negative.
-            self.steps.append(Step(text, None if None in signs else signs[0] == signs[1]))
+            decided = None not in signs and bounded and not (strictly and numerator.subs(face) == 0)
+            self.steps.append(Step(text, signs[0] == signs[1] if decided else None))
 
     # Rigorous steps.
 
@@ -99,7 +118,10 @@ class Proof:
         pending = [(tuple(boxes), 0)]
         while pending:
             box, level = pending.pop()
-            if bool(function(*(_ball(low, high) for low, high in box)) > above):
+            value = function(*(_ball(low, high) for low, high in box))
+            if not isinstance(value, flint.arb):  # math.exp takes a ball too, and returns the middle's float.
+                raise TypeError(f"{text}: the function returns a {type(value).__name__}, not a ball")
+            if bool(value > above):
                 continue
             below = bool(function(*(flint.arb((low + high) / 2) for low, high in box)) <= above)
             if below or level == depth * len(box):
@@ -113,33 +135,58 @@ class Proof:
         self.require(text, True)
 
     def root(self, text: str, function: Callable[[Any], Any], printed: str) -> None:
-        """A zero of a continuous `function` (balls to balls) lies within half a unit of the last printed digit."""
+        """A zero of a continuous `function` (balls to balls) lies within half a unit of the last printed digit.
+
+        By a change of sign, on a ball where the function is finite; false where the function has no zero there,
+        undecided where it may have one without changing sign.
+        """
+        if not re.fullmatch(r"-?\d+(\.\d+)?", printed):
+            raise ValueError(f"{text}: {printed!r} is no plain decimal number")
         half = flint.arb("0.5") * flint.arb(10) ** -(len(printed.partition(".")[2]))
-        low, high = function(flint.arb(printed) - half), function(flint.arb(printed) + half)
-        self.require(text, bool(low * high < 0))
+        ends = flint.arb(printed) - half, flint.arb(printed) + half
+        changes = bool(function(ends[0]) * function(ends[1]) < 0)
+        whole = function(ends[0].union(ends[1]))
+        none = bool(whole > 0) or bool(whole < 0)
+        self.steps.append(Step(text, True if changes and whole.is_finite() else False if none else None))
 
     def unsatisfiable(self, text: str, constraints: Iterable[Any], *, timeout_s: float = 30.0) -> None:
-        """No real numbers satisfy the constraints (z3), so the negated claim has no counterexample."""
-        solver = z3.Solver()
+        """No real numbers satisfy the constraints (z3), so the negated claim, the last, has no counterexample.
+
+        Undecided after `timeout_s`, and where the constraints before the last contradict each other already.
+        """
+        solver, (*premises, negated) = z3.Solver(), constraints
         solver.set("timeout", int(timeout_s * 1000))
-        solver.add(*constraints)
+        solver.add(*premises)
+        vacuous = solver.check() == z3.unsat
+        solver.add(negated)
         answer = solver.check()
-        self.steps.append(Step(text, None if answer == z3.unknown else answer == z3.unsat))
+        self.steps.append(Step(text, None if vacuous or answer == z3.unknown else answer == z3.unsat))
 
     # Comparisons of float64 numbers.
 
     def close(self, text: str, found: Any, expected: Any, *, rel: float = 1e-10, scale: float | None = None) -> None:
-        """found = expected to a relative `rel`, of the largest expected magnitude (or of `scale`)."""
+        """found = expected to a relative `rel`, of the largest expected magnitude (or of `scale`).
+
+        Where that is 0 the difference itself is held against `rel`. A single expected number is compared with
+        every entry of `found`; other shapes must agree.
+        """
         a, b = _array(found), _array(expected)
-        size = float(np.abs(b).max()) if scale is None else scale
-        error = float(np.abs(a - b).max()) if a.shape == b.shape or b.ndim == 0 else np.inf
+        size = float(np.abs(b).max() if scale is None else scale)
+        if not 0 <= size < np.inf:
+            error, size = np.inf, 1.0  # Against infinity, NaN or a negative scale nothing is close.
+        else:
+            error = float(np.abs(a - b).max()) if a.shape == b.shape or b.ndim == 0 else np.inf
         residual = error / size if size else error
         self.steps.append(Step(text, bool(residual <= rel), residual))
 
     def at_most(self, text: str, smaller: Any, larger: Any, *, slack: float = 1e-12) -> None:
         """smaller <= larger elementwise, up to a relative `slack` for rounding."""
-        a, b = _array(smaller), _array(larger)
-        self.require(text, bool(np.all(a <= b + slack * np.maximum(np.abs(a), np.abs(b)))))
+        a, b = np.broadcast_arrays(_array(smaller), _array(larger))
+        if not a.size:
+            raise ValueError(f"{text}: there is nothing to compare")
+        # An infinite entry must not widen its own slack.
+        rounding = np.where(np.isfinite(a) & np.isfinite(b), slack * np.maximum(np.abs(a), np.abs(b)), 0.0)
+        self.require(text, bool(np.all(a <= b + rounding)))
 
     def differ(self, text: str, found: float, claimed: float, *, by: float = 1e-3) -> None:
         """For counterexamples: found is off what is claimed by more than a relative `by`."""
@@ -158,6 +205,21 @@ def _vanishes(expression: Any) -> bool:
     return bool(expanded == 0 or sympy.cancel(sympy.together(expanded)) == 0)
 
 
+def _differs(expression: Any) -> bool:
+    """Whether the expression is clearly not 0 at some numbers that its symbols may stand for."""
+    symbols = sorted(expression.free_symbols, key=str)
+    for shift in range(3):
+        values = {}
+        for i, symbol in enumerate(symbols):
+            size = sympy.prime(3 + shift + i)
+            value = size if symbol.is_integer else sympy.Rational(size, sympy.prime(5 + shift + 2 * i))
+            values[symbol] = -value if symbol.is_negative else value
+        found = sympy.N(expression.subs(values), 30)
+        if found.is_number and found.is_finite and abs(found) > 1e-15:
+            return True
+    return False
+
+
 def _coefficients(polynomial: Any) -> list[Any]:
     symbols = sorted(polynomial.free_symbols, key=str)
     return list(sympy.Poly(polynomial, *symbols).coeffs()) if symbols else [polynomial]
@@ -170,4 +232,6 @@ def _ball(low: float, high: float) -> Any:
 def _array(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
+    if np.iscomplexobj(value):
+        raise TypeError("complex numbers are compared by their real and imaginary parts")
     return np.asarray(value, dtype=np.float64)

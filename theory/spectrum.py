@@ -95,7 +95,10 @@ def _weyl(proof: Proof, upper: Callable[[int], float], outliers: Callable[[int],
             proof.at_most(f"K = {k}, m = {m}, ||mu_G|| ~ {size}: b_o lambda_j below", low, found + rounding)
             proof.at_most(f"K = {k}, m = {m}, ||mu_G|| ~ {size}: the upper bound", found, high + rounding)
             past = outliers(k)
-            proof.at_most(f"K = {k}, m = {m}: b_o lambda_(j-{past})", found[past:], ahead[: k * m - past] + rounding)
+            if k * m > past:  # K = 2, m = 1 has no more eigenvalues than outliers.
+                proof.at_most(
+                    f"K = {k}, m = {m}: b_o lambda_(j-{past})", found[past:], ahead[: k * m - past] + rounding
+                )
 
 
 def _weyl_bounds(means: Tensor, gap: float, upper: Callable[[int], float]) -> tuple[NDArray[np.float64], ...]:

@@ -120,7 +120,7 @@ class Statement:
         self.name, self.label, self.source, self.kind, self.status = name, label, source, kind, status
         self.claim = Claim(claim, latex)
         self.assumptions, self.instead = dict(assumptions), instead
-        self._certificates: list[tuple[Check, Channel, str, str, bool]] = []
+        self._certificates: list[tuple[Check, str, Channel, str, bool, str]] = []
         self._counterexamples: list[tuple[Check, str, str]] = []
         self._siblings: list[tuple[Check, str]] = []
 
@@ -133,7 +133,7 @@ class Statement:
         """Decorate a check as a certificate of this statement; its docstring's first line is its text."""
 
         def add(check: Check) -> Check:
-            self._certificates.append((check, channel, covers, relies_on, whole))
+            self._certificates.append((check, _first_line(check), channel, covers, whole, relies_on))
             return check
 
         return add
@@ -157,9 +157,8 @@ class Statement:
     def certify(self, *, thorough: bool = False) -> list[Certificate]:
         """Run every certificate. `thorough` takes more cases where a channel is numeric or sampled."""
         found = []
-        for check, channel, covers, relies_on, whole in self._certificates:
-            steps, seconds = _run(check, thorough)
-            found.append(Certificate(_first_line(check), steps, seconds, channel, covers, whole, relies_on))
+        for check, text, channel, covers, whole, relies_on in self._certificates:
+            found.append(Certificate(text, *_run(check, thorough), channel, covers, whole, relies_on))
         return found
 
     def counterexamples(self) -> list[Counterexample]:
@@ -188,7 +187,7 @@ def _run(check: Check, thorough: bool) -> tuple[tuple[Step, ...], float]:
     try:
         check(proof)
     except Exception as error:  # One broken check must not hide the others; it decides nothing.
-        proof.steps.append(Step(f"raised {type(error).__name__}: {error}", None))
+        proof.steps.append(Step(" ".join(f"raised {type(error).__name__}: {error}".split()), None))
     finally:
         torch.set_num_threads(threads)
     return tuple(proof.steps), time.perf_counter() - start

@@ -35,6 +35,8 @@ class Outcome:
             if not item.holds and not (recorded == "open" and kind == "certificate")
         ]
         failed += [f"the false claim {s.text!r} is not refuted" for s in self.siblings if not s.refuted]
+        if recorded == "refuted" and not self.certificates:
+            failed.append("recorded as refuted, with no certificate that it is")
         if not failed and recorded not in ("open", "refuted") and _STRENGTH[found] < _STRENGTH[recorded]:
             failed.append(f"recorded as {recorded}, its certificates carry {found or 'nothing'}")
         return failed

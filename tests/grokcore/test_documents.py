@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from grokcore.documents import escaped, markdown, plain, with_tables, write_tables
+from grokcore.errors import UsageError
 
 PAGE = "a\n<!-- table one -->\n<!-- end -->\nb\n<!-- table two -->\nold\n<!-- end -->\nc\n"
 
@@ -40,3 +43,29 @@ def test_cells_are_plain_text() -> None:
 
 def test_columns_line_up_on_a_terminal() -> None:
     assert plain(["a", "b"], [["1", "2"], ["333", "4"]]) == "a    b\n1    2\n333  4"
+
+
+def test_a_marker_without_an_end_takes_nothing_of_the_next() -> None:
+    text = "<!-- table one -->\nmine\n<!-- table two -->\nold\n<!-- end -->\n"
+    assert "mine" in with_tables(text, {"two": "new"})
+    with pytest.raises(UsageError, match="<!-- table one --> has no"):
+        with_tables(text, {"one": "1"})
+
+
+def test_a_line_break_does_not_end_a_row() -> None:
+    assert markdown(["h"], [["a\nb"]]).splitlines()[-1] == "| a b |"
+    assert plain(["h"], [["a\nb"]]) == "h\na b"
+
+
+def test_permissions_and_links_stay_and_a_read_only_file_too(tmp_path: Path) -> None:
+    page, link = tmp_path / "page.md", tmp_path / "link.md"
+    page.write_text(PAGE, encoding="utf-8")
+    page.chmod(0o640)
+    link.symlink_to(page)
+    assert write_tables(link, {"two": "new"})
+    assert link.is_symlink()
+    assert page.stat().st_mode & 0o777 == 0o640
+    page.chmod(0o444)
+    with pytest.raises(UsageError, match="is read-only"):
+        write_tables(page, {"two": "newer"})
+    assert "newer" not in page.read_text(encoding="utf-8")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +128,44 @@ def test_assumptions_are_a_table_of_their_own(
     code, out, _ = leave(capsys, "--assumptions")
     assert code == 0
     assert len(out.splitlines()) == 1 + len(SURROGATE_RATIO.assumptions)
+
+
+@pytest.mark.parametrize("forms", [("--json", "--write", "README.md"), ("--assumptions", "--json")])
+def test_one_form_at_a_time(capsys: pytest.CaptureFixture[str], forms: tuple[str, ...]) -> None:
+    code, out, err = leave(capsys, *forms)
+    assert (code, out) == (2, "")
+    assert "not allowed with" in err
+
+
+def test_a_marker_without_an_end_shows_before_the_work(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    document = tmp_path / "page.md"
+    document.write_text("<!-- table theory -->\nmine\n")
+    code, _, err = leave(capsys, "--write", str(document))
+    assert code == 2
+    assert "<!-- table theory --> has no <!-- end -->" in err
+    assert document.read_text() == "<!-- table theory -->\nmine\n"
+
+
+def test_names_in_any_case_run_once(capsys: pytest.CaptureFixture[str]) -> None:
+    out = leave(capsys, "c2", "Surrogate_Ratio", "--json")[1]
+    assert [data["label"] for data in json.loads(out)] == ["C2"]
+
+
+def test_a_refutation_needs_a_certificate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = small("refuted", holds=True)
+    bare._certificates.clear()
+    monkeypatch.setattr(command, "statements", lambda: [bare])
+    code, _, err = leave(capsys)
+    assert code == 1
+    assert "no certificate that it is" in err
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "theory", "surrogate_ratio", "--json"]
+    root = Path(__file__).parents[2]
+    left = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=root, check=False)
+    os.close(writing)
+    assert left.returncode == 141
+    assert left.stderr == ""
