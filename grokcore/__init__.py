@@ -3,10 +3,12 @@
 from grokcore.collapse import CollapseReport, cdnv, collapse_report, nearest_mean_agreement
 from grokcore.curvature import exact_hessian
 from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
+from grokcore.estimators import Estimate
 from grokcore.factorisation import FlattestReparametrisation, flattest_reparametrisation
 from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatness
 from grokcore.geometry import ClassMoments
 from grokcore.interventions import Intervention
+from grokcore.layer_flatness import layer_relative_flatness
 from grokcore.report import Report, measure
 
 __version__ = "0.1.0"
@@ -15,6 +17,7 @@ __all__ = [
     "ClassMoments",
     "CollapseReport",
     "DivergedError",
+    "Estimate",
     "FlattestReparametrisation",
     "Intervention",
     "NonFiniteError",
@@ -27,6 +30,7 @@ __all__ = [
     "flattest_reparametrisation",
     "frobenius_surrogate",
     "gini_impurity",
+    "layer_relative_flatness",
     "measure",
     "nearest_mean_agreement",
     "relative_flatness",

@@ -29,6 +29,9 @@ _RANDOM_IN_TRAINING = (
 )
 
 
+_NO_PAIR = "each of the batches must be a pair (input, target) of tensors, the target's samples first"
+
+
 def exact_hessian(
     model: nn.Module,
     loss_fn: LossFunction,
@@ -59,26 +62,18 @@ def exact_hessian(
             that is not one number, or one that two evaluations do not agree on.
         NonFiniteError: a loss or a second derivative that is NaN or infinite.
     """
-    model = getattr(model, "_orig_mod", model)
-    name = parameter_name(model, layer)
-    refuse_train_mode(model)
-    # Clones: modules that write into their buffers (or parameters) write into these.
-    named = (*model.named_parameters(), *model.named_buffers())
-    state = {key: _cast(value.detach(), dtype).clone() for key, value in named}
-    weight = state.pop(name)
-    if weight.is_complex():
-        raise UsageError(f"{name} is complex: a Hessian is taken in real weights")
-    total, samples = torch.zeros((*weight.shape, *weight.shape), dtype=dtype, device=weight.device), 0
-    with differentiable_twice(), torch.compiler.set_stance("force_eager"), _kept(model):
-        for batch in batches:
-            x, y = (_cast(value.detach().to(weight.device), dtype) for value in _pair(batch))
-            if y.shape[0] == 0:
-                continue
+    with frozen(model, dtype) as (model, state):
+        name = parameter_name(model, layer)
+        weight = state.pop(name)
+        if weight.is_complex():
+            raise UsageError(f"{name} is complex: a Hessian is taken in real weights")
+        total, samples = torch.zeros((*weight.shape, *weight.shape), dtype=dtype, device=weight.device), 0
+        for x, y in tensor_pairs(batches, weight.device, dtype):
 
             def loss(w: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
                 return loss_fn(torch.func.functional_call(model, {**state, name: w}, (x,)), y)
 
-            _refuse_bad_loss(loss, weight, twice=samples == 0)
+            refuse_bad_loss(loss, weight, twice=samples == 0)
             total += _forward_over_reverse(loss, weight, chunk_size) * y.shape[0]
             samples += y.shape[0]
     if samples == 0:
@@ -88,6 +83,40 @@ def exact_hessian(
             f"the Hessian in {name} is not finite though the loss is: it has no second derivative there"
         )
     return total / samples
+
+
+@contextmanager
+def frozen(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
+    """The model without its compiler, and detached copies of its parameters and buffers to call it with.
+
+    Inside, second derivatives exist wherever they can; on leaving, on errors too, the model is as it was.
+
+    Raises:
+        UsageError: a module is in a train mode that is random (:func:`refuse_train_mode`).
+    """
+    model = getattr(model, "_orig_mod", model)
+    refuse_train_mode(model)
+    # Clones: modules that write into their buffers (or parameters) write into these.
+    named = (*model.named_parameters(), *model.named_buffers())
+    state = {key: _cast(value.detach(), dtype).clone() for key, value in named}
+    with differentiable_twice(), torch.compiler.set_stance("force_eager"), _kept(model):
+        yield model, state
+
+
+def tensor_pairs(batches: Batches, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets on a device, the floating ones in `dtype`; batches without samples are left out.
+
+    Raises:
+        UsageError: a batch is no pair of tensors, or its target has no dimension for samples.
+    """
+    for batch in batches:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(v, Tensor) for v in batch)):
+            raise UsageError(_NO_PAIR)
+        if batch[1].ndim == 0:
+            raise UsageError(_NO_PAIR)
+        if batch[1].shape[0]:
+            x, y = (_cast(value.detach().to(device), dtype) for value in batch)
+            yield x, y
 
 
 def parameter_name(model: nn.Module, layer: str) -> str:
@@ -153,15 +182,8 @@ def _forward_over_reverse(loss: Callable[[Tensor], Tensor], weight: Tensor, chun
     return columns.reshape(*weight.shape, *weight.shape).detach()
 
 
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        inputs, target = batch
-        if isinstance(inputs, Tensor) and isinstance(target, Tensor) and target.ndim:
-            return inputs, target
-    raise UsageError("each of the batches must be a pair (input, target) of tensors, the target's samples first")
-
-
-def _refuse_bad_loss(loss: Callable[[Tensor], Tensor], weight: Tensor, *, twice: bool) -> None:
+def refuse_bad_loss(loss: Callable[[Tensor], Tensor], weight: Tensor, *, twice: bool) -> None:
+    """Raise where the loss at a weight is not one finite number, or (`twice`) not the same one again."""
     with torch.no_grad():
         values = [loss(weight) for _ in range(1 + twice)]
     if not all(isinstance(value, Tensor) and value.ndim == 0 for value in values):

@@ -1,0 +1,239 @@
+"""kappa of any layer against the dense Hessian of its weight, contracted as the definition says.
+
+exact_hessian differentiates in the weight and knows no pre-activation; layer_relative_flatness never differentiates in
+the weight (exact), or only along drawn directions (hutchinson).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import grokcore.layer_flatness as module
+from grokcore import Estimate, UsageError, exact_hessian, layer_relative_flatness, relative_flatness
+from grokcore.curvature import frozen
+from grokcore.estimators import rademacher
+from tests.grokcore.test_curvature import build, cnn, mlp, parameter, transformer
+from theory.numeric.oracle import mean_squared_loss
+
+cross_entropy = nn.functional.cross_entropy
+
+LAYERS = [
+    (mlp, "0"), (mlp, "2"), (mlp, "4"), (cnn, "0"), (cnn, "5"),
+    (transformer, "qkv"), (transformer, "out"), (transformer, "mlp.0"), (transformer, "head"),
+]  # fmt: skip
+
+
+def dense(model: nn.Module, batches: list[tuple[Tensor, Tensor]], layer: str, loss: object = cross_entropy) -> float:
+    weight = parameter(model, layer).detach().flatten(1)
+    hessian = exact_hessian(model, loss, batches, layer)  # type: ignore[arg-type]
+    return float(torch.einsum("sjtj,st->", hessian.reshape(*weight.shape, *weight.shape), weight @ weight.T))
+
+
+@pytest.mark.parametrize(("make", "layer"), LAYERS)
+@pytest.mark.parametrize("loss", [cross_entropy, mean_squared_loss])
+def test_exact_is_the_dense_hessians(make: object, layer: str, loss: object) -> None:
+    model, inputs, target = build(make)
+    found = layer_relative_flatness(model, loss, [(inputs, target)], layer)  # type: ignore[arg-type]
+    assert found == Estimate.exact(found.value)
+    assert found.value == pytest.approx(dense(model, [(inputs, target)], layer, loss), rel=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@given(
+    seed=st.integers(0, 1000),
+    kernel=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    padding=st.sampled_from([0, 1, (1, 0), "same"]),
+)
+def test_convolutions_of_every_geometry(
+    seed: int, kernel: int, stride: int, dilation: int, padding: int | tuple[int, int] | str
+) -> None:
+    torch.manual_seed(seed)
+    stride = 1 if padding == "same" else stride
+    conv = nn.Conv2d(2, 3, (kernel, 2), stride=stride, dilation=dilation, padding=padding)  # type: ignore[arg-type]
+    flat = conv(torch.zeros(1, 2, 6, 6)).numel()
+    model = nn.Sequential(conv, nn.SiLU(), nn.Flatten(), nn.Linear(flat, 3)).double()
+    batch = (torch.randn(2, 2, 6, 6, dtype=torch.float64), torch.tensor([0, 2]))
+    found = layer_relative_flatness(model, cross_entropy, [batch], "0").value
+    assert found == pytest.approx(dense(model, [batch], "0"), rel=1e-9)
+
+
+def test_positions_interact() -> None:
+    """A negative: the sum over positions of each one's own contribution is another number."""
+    model, inputs, target = build(transformer)
+    whole = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "qkv").value
+    own, layer = 0.0, model.get_submodule("qkv")
+    with frozen(model, torch.float64) as (plain, state):
+        run = module._Run(plain, layer, state, inputs)
+        hidden = module._positions(layer, run.layer_input)
+        for u in range(hidden.shape[1]):
+            only = torch.zeros_like(hidden)
+            only[:, u] = hidden[:, u]
+            own += float(module._contributions(run, cross_entropy, target, only, state["qkv.weight"]).mean())
+    assert abs(own / whole - 1) > 1e-2
+
+
+def test_the_head_is_the_closed_form() -> None:
+    model, inputs, target = build(mlp)
+    head = model[4]  # type: ignore[index]
+    features = model[:4](inputs).detach()  # type: ignore[index]
+    expected = float(relative_flatness(features, head.weight.detach(), head.bias.detach()))
+    assert layer_relative_flatness(model, cross_entropy, [(inputs, target)], "4").value == pytest.approx(expected)
+
+
+def test_uneven_batches_weigh_samples_alike() -> None:
+    model, inputs, target = build(cnn)
+    parts = [(inputs[:1], target[:1]), (inputs[1:], target[1:])]
+    whole = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "0").value
+    assert layer_relative_flatness(model, cross_entropy, parts, "0").value == pytest.approx(whole, rel=1e-12)
+    for method in ("exact", "hutchinson"):
+        halves = [layer_relative_flatness(model, cross_entropy, [part], "0", method=method) for part in parts]
+        together = layer_relative_flatness(model, cross_entropy, parts, "0", method=method).value
+        assert together == pytest.approx((halves[0].value + 5 * halves[1].value) / 6, rel=1e-10)
+
+
+def test_a_piecewise_linear_rest_takes_jacobians_and_a_smooth_one_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways give the same number where both hold."""
+    model, inputs, target = build(mlp)
+    batches = [(inputs, target)]
+    taken = []
+    by_jacobians, by_products = module._by_jacobians, module._by_products
+    monkeypatch.setattr(module, "_by_jacobians", lambda *a: taken.append("jacobians") or by_jacobians(*a))
+    monkeypatch.setattr(module, "_by_products", lambda *a: taken.append("products") or by_products(*a))
+    after_tanh = layer_relative_flatness(model, cross_entropy, batches, "2").value
+    layer_relative_flatness(model, cross_entropy, batches, "0")
+    assert taken == ["jacobians", "products"]
+    monkeypatch.setattr(module, "_piecewise_linear", lambda *a: False)
+    assert layer_relative_flatness(model, cross_entropy, batches, "2").value == pytest.approx(after_tanh, rel=1e-11)
+
+
+def test_linearising_a_smooth_rest_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A negative: the Gauss-Newton form, forced on a tanh network, is another number."""
+    model, inputs, target = build(mlp)
+    right = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "0").value
+    monkeypatch.setattr(module, "_piecewise_linear", lambda *a: True)
+    forced = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "0").value
+    assert abs(forced / right - 1) > 0.1
+
+
+class TestHutchinson:
+    def test_is_unbiased(self) -> None:
+        """The mean over every sign matrix, not a draw, at a layer of width 2."""
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+        batch = (torch.randn(4, 2, dtype=torch.float64), torch.arange(4) % 2)
+        weight, hessian = model[0].weight.detach(), exact_hessian(model, cross_entropy, [batch], "0")
+        values = []
+        for signs in itertools.product((-1.0, 1.0), repeat=4):
+            moved = weight @ torch.tensor(signs, dtype=torch.float64).reshape(2, 2)
+            values.append(float(torch.einsum("sj,sjtk,tk->", moved, hessian, moved)))
+        assert sum(values) / 16 == pytest.approx(dense(model, [batch], "0"), rel=1e-12)
+
+    @pytest.mark.parametrize(("make", "layer"), [(mlp, "2"), (cnn, "0"), (transformer, "qkv")])
+    def test_probes_are_products_with_the_dense_hessian(self, make: object, layer: str) -> None:
+        model, inputs, target = build(make)
+        found = layer_relative_flatness(
+            model, cross_entropy, [(inputs, target)], layer, method="hutchinson", probes=3, seed=5
+        )
+        weight = parameter(model, layer).detach().flatten(1)
+        hessian = exact_hessian(model, cross_entropy, [(inputs, target)], layer).reshape(*weight.shape, *weight.shape)
+        signs = rademacher((3, weight.shape[1], weight.shape[1]), 5, weight.device, weight.dtype)
+        values = torch.stack([torch.einsum("sj,sjtk,tk->", weight @ z, hessian, weight @ z) for z in signs])
+        assert found.value == pytest.approx(float(values.mean()), rel=1e-10)
+        assert found.stderr == pytest.approx(float(values.std()) / 3**0.5, rel=1e-9)
+        assert (found.probes, found.seed) == (3, 5)
+
+    def test_the_same_seed_is_the_same_number(self) -> None:
+        model, inputs, target = build(mlp)
+        one, two, other = (
+            layer_relative_flatness(model, cross_entropy, [(inputs, target)], "2", method="hutchinson", seed=seed)
+            for seed in (1, 1, 2)
+        )
+        assert one == two
+        assert one != other
+
+    def test_one_probe_has_no_standard_error(self) -> None:
+        model, inputs, target = build(mlp)
+        found = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "2", method="hutchinson", probes=1)
+        assert found.stderr != found.stderr
+
+    def test_takes_what_exact_cannot(self) -> None:
+        """An embedding's weight: no linear layer, but a parameter."""
+        model, inputs, target = build(transformer)
+        found = layer_relative_flatness(
+            model, cross_entropy, [(inputs, target)], "embed", method="hutchinson", probes=100
+        )
+        assert abs(found.value - dense(model, [(inputs, target)], "embed")) < 5 * found.stderr
+
+
+class TestRefusals:
+    """One clear line each, and the model keeps neither hooks nor another mode."""
+
+    @pytest.mark.parametrize(
+        ("layer", "message"),
+        [("9", "no layer or parameter '9'"), ("1", "has no parameter"), ("4.bias", "weight of an nn.Linear")],
+    )
+    def test_layers_that_are_none(self, layer: str, message: str) -> None:
+        model, inputs, target = build(mlp)
+        with pytest.raises(UsageError, match=message):
+            layer_relative_flatness(model, cross_entropy, [(inputs, target)], layer)
+
+    def test_a_layer_applied_twice(self) -> None:
+        class Twice(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(3, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.layer(self.layer(x).tanh())
+
+        model = Twice().double()
+        batch = (torch.randn(4, 3, dtype=torch.float64), torch.arange(4) % 3)
+        with pytest.raises(UsageError, match="applied once"):
+            layer_relative_flatness(model, cross_entropy, [batch], "layer")
+        assert not model.layer._forward_hooks
+        estimate = layer_relative_flatness(model, cross_entropy, [batch], "layer", method="hutchinson", probes=400)
+        assert abs(estimate.value - dense(model, [batch], "layer")) < 5 * estimate.stderr
+
+    def test_a_weight_that_another_layer_shares(self) -> None:
+        model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False)).double()
+        model[2].weight = model[0].weight
+        with pytest.raises(UsageError, match="one place"):
+            layer_relative_flatness(model, cross_entropy, [(torch.randn(2, 3).double(), torch.tensor([0, 1]))], "0")
+
+    def test_grouped_convolutions(self) -> None:
+        model = nn.Sequential(nn.Conv2d(2, 2, 2, groups=2), nn.Flatten(), nn.Linear(2, 2)).double()
+        with pytest.raises(UsageError, match="one group"):
+            layer_relative_flatness(
+                model, cross_entropy, [(torch.randn(2, 2, 2, 2).double(), torch.tensor([0, 1]))], "0"
+            )
+
+    def test_train_mode_no_samples_and_wrong_words(self, no_shape_checks: None) -> None:
+        model, inputs, target = build(cnn)
+        with pytest.raises(UsageError, match="no samples"):
+            layer_relative_flatness(model, cross_entropy, [], "0")
+        with pytest.raises(UsageError, match="method must be"):
+            layer_relative_flatness(model, cross_entropy, [], "0", method="xtrace")  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="probes must be"):
+            layer_relative_flatness(model, cross_entropy, [], "0", method="hutchinson", probes=0)
+        with pytest.raises(UsageError, match="train mode"):
+            layer_relative_flatness(model.train(), cross_entropy, [(inputs, target)], "0")
+        assert model.training
+
+    def test_an_error_in_the_loss_leaves_no_hook(self) -> None:
+        model, inputs, target = build(mlp)
+        with pytest.raises(IndexError):
+            layer_relative_flatness(model, cross_entropy, [(inputs, target + 7)], "2")
+        assert not model[2]._forward_hooks  # type: ignore[index]
+
+
+def test_an_estimate_is_a_number() -> None:
+    assert float(Estimate(2.5, 0.1, 10, 3)) == 2.5
+    assert Estimate.exact(1.0) == Estimate(1.0, 0.0, 0, None)
