@@ -68,14 +68,9 @@ def exact_hessian(
         if weight.is_complex():
             raise UsageError(f"{name} is complex: a Hessian is taken in real weights")
         total, samples = torch.zeros((*weight.shape, *weight.shape), dtype=dtype, device=weight.device), 0
-        for x, y in tensor_pairs(batches, weight.device, dtype):
-
-            def loss(w: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
-                return loss_fn(torch.func.functional_call(model, {**state, name: w}, (x,)), y)
-
-            refuse_bad_loss(loss, weight, twice=samples == 0)
-            total += _forward_over_reverse(loss, weight, chunk_size) * y.shape[0]
-            samples += y.shape[0]
+        for loss, count in losses_of_weight(model, loss_fn, batches, state, name, weight):
+            total += _forward_over_reverse(loss, weight, chunk_size) * count
+            samples += count
     if samples == 0:
         raise UsageError("the Hessian of no samples is undefined")
     if not bool(total.isfinite().all()):
@@ -117,6 +112,25 @@ def tensor_pairs(batches: Batches, device: torch.device, dtype: torch.dtype) -> 
         if batch[1].shape[0]:
             x, y = (_cast(value.detach().to(device), dtype) for value in batch)
             yield x, y
+
+
+def losses_of_weight(
+    model: nn.Module, loss_fn: LossFunction, batches: Batches, state: dict[str, Tensor], name: str, weight: Tensor
+) -> Iterator[tuple[Callable[[Tensor], Tensor], int]]:
+    """Each batch's mean loss as a function of one weight, and its samples; `state` holds everything else.
+
+    Raises:
+        UsageError, NonFiniteError: a batch or a loss that cannot be differentiated, as :func:`exact_hessian` says.
+    """
+    first = True
+    for x, y in tensor_pairs(batches, weight.device, weight.dtype):
+
+        def loss(w: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
+            return loss_fn(torch.func.functional_call(model, {**state, name: w}, (x,)), y)
+
+        refuse_bad_loss(loss, weight, twice=first)
+        first = False
+        yield loss, y.shape[0]
 
 
 def parameter_name(model: nn.Module, layer: str) -> str:

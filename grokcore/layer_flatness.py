@@ -20,7 +20,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from grokcore.curvature import Batches, LossFunction, frozen, parameter_name, refuse_bad_loss, tensor_pairs
+from grokcore.curvature import (
+    Batches,
+    LossFunction,
+    frozen,
+    losses_of_weight,
+    parameter_name,
+    refuse_bad_loss,
+    tensor_pairs,
+)
 from grokcore.errors import UsageError
 from grokcore.estimators import Estimate, rademacher
 
@@ -114,7 +122,7 @@ class _Run:
         handle = module.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
         try:
             with torch.no_grad():
-                self.outputs: Tensor = torch.func.functional_call(model, state, (inputs,))
+                torch.func.functional_call(model, state, (inputs,))
         finally:
             handle.remove()
         if len(seen) != 1:
@@ -246,16 +254,11 @@ def _hutchinson(
         signs = rademacher((probes, rows.shape[1], rows.shape[1]), seed, weight.device, weight.dtype)
         directions = (rows @ signs).reshape(probes, *weight.shape)
         totals, samples = torch.zeros(probes, dtype=torch.float64), 0
-        for x, y in tensor_pairs(batches, weight.device, torch.float64):
-
-            def loss(w: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
-                return loss_fn(torch.func.functional_call(plain, {**state, name: w}, (x,)), y)
-
-            refuse_bad_loss(loss, weight, twice=samples == 0)
+        for loss, count in losses_of_weight(plain, loss_fn, batches, state, name, weight):
             for index, direction in enumerate(directions):
                 moved: Tensor = torch.func.jvp(torch.func.grad(loss), (weight,), (direction,))[1]
-                totals[index] += float((direction * moved).sum()) * y.shape[0]
-            samples += y.shape[0]
+                totals[index] += float((direction * moved).sum()) * count
+            samples += count
     if samples == 0:
         raise UsageError("the relative flatness of no samples is undefined")
     return Estimate.of_probes(totals / samples, seed)

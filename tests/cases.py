@@ -16,13 +16,8 @@ def random_head(
     seed: int, *, n: int = 12, m: int = 7, K: int = 5, bias: bool = True, offset: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Features (n, m), weight (K, m), bias (K,) or None, labels (n,) with every class present; float64."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    labels = torch.cat([torch.arange(K), torch.randint(0, K, (n - K,), generator=generator)])
-    return draw(n, m) + offset, draw(K, m), draw(K) if bias else None, labels
+    head = configurations.random_head(seed, K=K, m=m, n=n)
+    return head.features + offset, head.weight, head.bias if bias else None, head.labels
 
 
 def orthogonal(seed: int, m: int) -> Tensor:

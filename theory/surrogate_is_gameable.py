@@ -11,9 +11,9 @@ from torch import Tensor
 
 from grokcore.flatness import frobenius_surrogate
 from theory.algebra.class_symmetry import K
-from theory.numeric.configurations import Head, generator_of, normal, random_head
+from theory.numeric.configurations import Head, generator_of, normal, random_head, rows
 from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
-from theory.numeric.surrogate import head_of, rows, surrogate
+from theory.numeric.surrogate import head_of, surrogate
 from theory.proof import Proof
 from theory.statement import Statement
 

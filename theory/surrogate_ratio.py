@@ -9,9 +9,9 @@ import sympy
 import torch
 
 from theory.algebra.class_symmetry import CENTRING, K, outer
-from theory.numeric.configurations import random_head, simplex
+from theory.numeric.configurations import random_head, rows, simplex
 from theory.numeric.oracle import kappa_by_hessian
-from theory.numeric.surrogate import head_of, rows, surrogate
+from theory.numeric.surrogate import head_of, surrogate
 from theory.proof import Proof
 from theory.statement import Statement
 

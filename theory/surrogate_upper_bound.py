@@ -13,9 +13,9 @@ import torch
 import z3
 
 from theory.algebra.class_symmetry import K
-from theory.numeric.configurations import generator_of, normal, random_head, simplex
+from theory.numeric.configurations import generator_of, normal, random_head, rows, simplex
 from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
-from theory.numeric.surrogate import head_of, rows, surrogate
+from theory.numeric.surrogate import head_of, surrogate
 from theory.proof import Proof
 from theory.statement import Statement
 

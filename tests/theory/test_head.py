@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from grokcore.flatness import relative_flatness
-from tests.theory.by_hand import matrix, one_sample
+from tests.theory.by_hand import one_sample
 from tests.theory.strategies import random_heads, seeds
 from theory.head import softmax_curvature
 from theory.head_closed_form import FORMS, closed_form
-from theory.numeric.configurations import Head, generator_of, normal, random_head
+from theory.numeric.configurations import Head, generator_of, normal, random_head, rows
 from theory.numeric.oracle import head_hessian, kappa_by_hessian, kappa_matrix_free
 from theory.numeric.other_heads import trained_with
 
@@ -47,7 +47,7 @@ def test_blocks_of_the_hessian(head: Head) -> None:
 
 def test_block_by_hand() -> None:
     """Two equal logits: p_s (1 - p_s) = 1/4."""
-    block = matrix([1.0, 2.0], [2.0, 4.0]) / 4
+    block = rows([1.0, 2.0], [2.0, 4.0]) / 4
     hessian = head_hessian(one_sample(torch.zeros(2, 2).double(), [1.0, 2.0]))
     torch.testing.assert_close(hessian[0, :, 0], block)
     torch.testing.assert_close(hessian[0, :, 1], -block)
@@ -96,20 +96,20 @@ def test_closed_form_against_hessian_vector_products(head: Head) -> None:
 
 def test_kappa_by_hand() -> None:
     """Rows e_1 and -e_1 with h off their span: p = 1/2, Var = 1, ||h||^2 = 25."""
-    head = one_sample(matrix([1.0, 0.0], [-1.0, 0.0]), [0.0, 5.0])
+    head = one_sample(rows([1.0, 0.0], [-1.0, 0.0]), [0.0, 5.0])
     assert closed_form(head) == pytest.approx(25.0)
     assert kappa_by_hessian(head) == pytest.approx(25.0)
 
 
 def test_one_row_apart_by_hand() -> None:
     """p = (2/3, 1/3) from the bias, rows 3 and 0 in one dimension, h = 1: kappa = 9 * 2/9."""
-    head = one_sample(matrix([3.0], [0.0]), [1.0], [math.log(2) - 3, 0.0])
+    head = one_sample(rows([3.0], [0.0]), [1.0], [math.log(2) - 3, 0.0])
     assert kappa_by_hessian(head) == pytest.approx(2.0)
     assert closed_form(head) == pytest.approx(2.0)
 
 
 def test_second_moments_cancel_at_large_gaps() -> None:
     """The form that looks simplest is 0 at a gap of 60, where that over pairs keeps every digit."""
-    head = one_sample(matrix([30.0], [-30.0]), [1.0])
+    head = one_sample(rows([30.0], [-30.0]), [1.0])
     assert closed_form(head, FORMS["second moments"]) == 0.0
     assert closed_form(head) == pytest.approx(3600 * math.exp(-60), rel=1e-12)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.theory.by_hand import matrix, one_sample
+from tests.theory.by_hand import one_sample
 from tests.theory.strategies import random_heads, seeds
 from theory.head_bounds import (
     LOWER,
@@ -26,7 +26,7 @@ from theory.head_bounds import (
     parallel_head,
     squared_distances_of_pairs,
 )
-from theory.numeric.configurations import Head, nearly_collapsed, random_head
+from theory.numeric.configurations import Head, nearly_collapsed, random_head, rows
 from theory.numeric.oracle import kappa_by_hessian, kappa_matrix_free
 
 
@@ -76,7 +76,7 @@ def test_one_sample_off_its_direction_loses_tightness() -> None:
 def test_biases_inside_the_variance_by_hand() -> None:
     """K = 2, m = 1, W = (1, -1), h = 1, b = (1, -1): Var(z) is 4 times kappa; b = -W h cancels the logits: 0."""
     for sign, factor in ((1.0, 4.0), (-1.0, 0.0)):
-        head = one_sample(matrix([1.0], [-1.0]), [1.0], [sign, -sign])
+        head = one_sample(rows([1.0], [-1.0]), [1.0], [sign, -sign])
         p, z = head.probabilities[0], (head.features @ head.weight.T + head.bias)[0]
         variance = float(p @ z.square() - (p @ z) ** 2)
         assert variance == pytest.approx(factor * kappa_by_hessian(head), abs=1e-12)
@@ -85,7 +85,7 @@ def test_biases_inside_the_variance_by_hand() -> None:
 def test_factor_two_of_the_error_is_reached_at_no_loss() -> None:
     """U/(1 - p_y) -> 2 as p_y -> 1, and 1 where two classes are level."""
     for gap, ratio, tolerance in ((20.0, 2.0, 1e-7), (0.0, 1.0, 1e-12)):
-        head = one_sample(matrix([gap], [0.0]), [1.0])
+        head = one_sample(rows([gap], [0.0]), [1.0])
         assert float(impurity(head) / error(head)) == pytest.approx(ratio, abs=tolerance)
 
 

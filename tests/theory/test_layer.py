@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grokcore.flatness import relative_flatness
-from tests.theory.by_hand import matrix
 from tests.theory.strategies import random_heads, seeds
 from theory.head_closed_form import FORMS, closed_form
 from theory.layer import layer_closed_form
-from theory.numeric.configurations import Head, generator_of, normal, random_head, random_mlp
+from theory.numeric.configurations import Head, generator_of, normal, random_head, random_mlp, rows
 from theory.numeric.oracle import LOSSES, kappa_by_hessian, layer_kappa
 
 
@@ -49,11 +48,11 @@ def test_hidden_layers(seed: int, activation: nn.Module, loss: str) -> None:
 
 def test_hidden_layer_may_curve_down() -> None:
     """f = tanh(w), target 0.5 from above: kappa = w^2 d2l/da2 < 0, while ReLU, linear on each side, gives w^2."""
-    inputs, target, w = matrix([1.0]), matrix([0.5]), 1.5
+    inputs, target, w = rows([1.0]), rows([0.5]), 1.5
     slope, value = 1 - math.tanh(w) ** 2, math.tanh(w)
     for activation, expected in ((nn.Tanh(), slope**2 - 2 * (value - 0.5) * value * slope), (nn.ReLU(), 1.0)):
         model = nn.Sequential(nn.Linear(1, 1, bias=False, dtype=torch.float64), activation)
-        model.load_state_dict({"0.weight": matrix([w])})
+        model.load_state_dict({"0.weight": rows([w])})
         found = layer_kappa(model, LOSSES["squared"], inputs, target, "0")
         assert found == pytest.approx(w**2 * expected)
         assert layer_closed_form(model, 0, "squared", inputs, target) == pytest.approx(found)

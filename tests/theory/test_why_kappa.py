@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from grokcore.curvature import exact_hessian
-from tests.theory.by_hand import matrix, one_sample
+from tests.theory.by_hand import one_sample
 from theory.head_closed_form import closed_form
 from theory.layer import Twice
-from theory.numeric.configurations import generator_of, normal, random_head, random_mlp
+from theory.numeric.configurations import generator_of, normal, random_head, random_mlp, rows
 from theory.numeric.oracle import head_hessian, layer_kappa
 from theory.why_kappa import curvatures, plane_rotations, rise, sign_diagonals, sign_matrices, signed_permutations
 
@@ -90,7 +90,7 @@ def test_rotations_without_reflections() -> None:
 def test_diagonal_signs_see_the_diagonal_of_h_alone() -> None:
     """Rows (1, 1) and -(1, 1), h = (3, 4), p = 1/2: 25 each, against kappa/m = 25; with rows e_1: 9 against 12.5."""
     for row, bias, diagonal, haar in (([1.0, 1.0], 7.0, 25.0, 25.0), ([1.0, 0.0], 3.0, 9.0, 12.5)):
-        head = one_sample(matrix(row, [-x for x in row]), [3.0, 4.0], [-bias, bias])
+        head = one_sample(rows(row, [-x for x in row]), [3.0, 4.0], [-bias, bias])
         hessian = head_hessian(head)
         assert float(curvatures(hessian, head.weight, sign_diagonals(2)).mean()) == pytest.approx(diagonal)
         assert float(curvatures(hessian, head.weight, signed_permutations(2)).mean()) == pytest.approx(haar)

@@ -40,6 +40,11 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
     return drawn
 
 
+def rows(*values: list[float]) -> Tensor:
+    """The float64 matrix of these rows."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def rotation(seed: int, m: int) -> Tensor:
     """A Haar-random orthogonal m x m matrix."""
     q, r = torch.linalg.qr(normal(generator_of(seed), m, m))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from grokcore.flatness import relative_flatness
 from theory.formulas import kappa_at_collapse
+from theory.numeric.collapse_spectrum import softmax_curvatures
 from theory.numeric.configurations import Head, collapsed, generator_of, normal
 from theory.numeric.descent import lbfgs
 
@@ -33,8 +34,7 @@ def excess(head: Head, gap: float) -> float:
     """What kappa is above the bound of B6, as its sum of squares; the head has the outputs of that gap, balanced."""
     features, weight, bias, labels = head
     classes, n = len(weight), len(labels) // len(weight)
-    q = math.exp(-gap)
-    b = q / (1 + (classes - 1) * q)
+    b, c = softmax_curvatures(gap, classes)
     rows, beta = weight - weight.mean(0), bias - bias.mean()
     means = torch.stack([features[labels == k].mean(0) for k in range(classes)])
     centre = means.mean(0)
@@ -43,7 +43,7 @@ def excess(head: Head, gap: float) -> float:
     spread = size * (means - centre).square().sum() - (rows * (means - centre)).sum() ** 2
     aligned = features.square().sum(1) * own.square().sum(1) - (features * own).sum(1).square()
     value = b * (size * scattered + n * spread)
-    value += classes * b * (1 - classes * b) * (aligned.sum() + n * beta.square().sum())
+    value += c * (aligned.sum() + n * beta.square().sum())
     return float(value) / len(labels)
 
 

@@ -27,8 +27,3 @@ def head_of(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Hea
     classes = weight.shape[0]
     bias = torch.zeros(classes, dtype=torch.float64) if bias is None else bias
     return Head(features, weight, bias, torch.arange(features.shape[0]) % classes)
-
-
-def rows(*values: list[float]) -> Tensor:
-    """A matrix of these rows."""
-    return torch.tensor(values, dtype=torch.float64)

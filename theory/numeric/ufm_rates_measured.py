@@ -14,6 +14,7 @@ from torch import Tensor
 
 from theory.algebra.class_symmetry import K
 from theory.algebra.ufm_rates import DECAY, DELTA, EARLY, SAMPLES, WITHIN, B
+from theory.numeric.collapse_spectrum import softmax_curvatures
 from theory.numeric.configurations import Head, collapsed, generator_of, normal
 from theory.numeric.descent import lbfgs
 from theory.numeric.flows import Loss, mean_error
@@ -69,7 +70,7 @@ def within_class(head: Head) -> Tensor:
 
 def optimum(classes: int, m: int, n: int, gap: float, ratio: float = 1.0, seed: int = 0) -> tuple[Head, Decays]:
     """The global minimiser (D1) with logit gap Delta and n samples a class, and its decays, l_H = ratio l_W."""
-    other = math.exp(-gap) / (1 + (classes - 1) * math.exp(-gap))
+    other, _ = softmax_curvatures(gap, classes)
     # w_c = lam h_c with l_W ||W||^2 = l_H ||H||^2.
     lam, decay = math.sqrt(n * ratio), other / math.sqrt(n * ratio)
     radius = math.sqrt(gap * (classes - 1) / (classes * lam))
@@ -117,7 +118,7 @@ def _compare_within(
 def within_rates(head: Head, gap: float, claimed: tuple[Any, ...] = WITHIN) -> Tensor:
     """The claimed within-class rates over l_H of a balanced head with logit gap Delta, ascending."""
     classes, m = head.weight.shape
-    other = math.exp(-gap) / (1 + (classes - 1) * math.exp(-gap))
+    other, _ = softmax_curvatures(gap, classes)
     once, between, rest = (float(rate.subs({K: classes, DELTA: gap, B: other})) for rate in claimed)
     per_sample = [once] + (classes - 2) * [between] + (m - classes + 1) * [rest]
     copies = len(head.labels) - classes
