@@ -52,8 +52,8 @@ def layer_relative_flatness(
         loss_fn: ``loss_fn(output, target)``, the mean over its batch of per-sample losses.
         batches: (input, target) pairs; a batch's size is the first dimension of its target.
         layer: a module's name as in ``model.named_modules()``. "exact" takes an ``nn.Linear`` at any number of
-            positions and an ``nn.Conv2d`` without groups; "hutchinson" any module or parameter, whose weight is
-            flattened to (out, everything else).
+            positions and an ``nn.Conv2d`` without groups, whose input has the samples first; "hutchinson" any
+            module or parameter, whose weight is flattened to (out, everything else).
         method: "exact" (standard error 0), or "hutchinson": the mean of <WZ, H[WZ]> over Rademacher Z (theory A4).
         probes: of "hutchinson".
         seed: of "hutchinson"; the same probes for every batch.
@@ -62,8 +62,8 @@ def layer_relative_flatness(
         An :class:`Estimate` in float64.
 
     Raises:
-        UsageError: an unknown layer, one that "exact" cannot take, one that is applied more than once, no samples,
-            or a model in a train mode that is random.
+        UsageError: an unknown layer, one that "exact" cannot take, one that is applied more than once or to samples
+            that do not come first, no samples, or a model in a train mode that is random.
 
     Source: Petzka et al. 2021, Definition 3; for convolutions the rows are the flattened filters, as there.
     """
@@ -82,6 +82,11 @@ def _exact(model: nn.Module, loss_fn: LossFunction, batches: Batches, layer: str
         weight = state[name].flatten(1)
         for x, y in tensor_pairs(batches, weight.device, torch.float64):
             run = _Run(plain, module, state, x)
+            if run.layer_input.shape[0] != y.shape[0]:
+                raise UsageError(
+                    f"an exact value needs the samples first in what enters {layer!r}: its input has shape "
+                    f"{tuple(run.layer_input.shape)} for {y.shape[0]} samples; take 'hutchinson'"
+                )
             zero = torch.zeros_like(run.layer_output)
             refuse_bad_loss(partial(_loss_at, run, loss_fn, y), zero, twice=samples == 0)
             hidden = _positions(module, run.layer_input)

@@ -202,6 +202,25 @@ class TestRefusals:
         estimate = layer_relative_flatness(model, cross_entropy, [batch], "layer", method="hutchinson", probes=400)
         assert abs(estimate.value - dense(model, [batch], "layer")) < 5 * estimate.stderr
 
+    @pytest.mark.parametrize("fold", ["tokens first", "tokens among samples"])
+    def test_samples_that_do_not_come_first(self, fold: str) -> None:
+        """Their positions would be taken for samples, and the terms between them be lost."""
+
+        class Folded(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(3, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                if fold == "tokens first":
+                    return self.layer(x.transpose(0, 1)).tanh().mean(dim=0)
+                return self.layer(x.flatten(0, 1)).tanh().unflatten(0, x.shape[:2]).mean(dim=1)
+
+        model = Folded().double()
+        batch = (torch.randn(4, 5, 3, dtype=torch.float64), torch.arange(4) % 3)
+        with pytest.raises(UsageError, match="the samples first in what enters 'layer'"):
+            layer_relative_flatness(model, cross_entropy, [batch], "layer")
+
     def test_a_weight_that_another_layer_shares(self) -> None:
         model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False)).double()
         model[2].weight = model[0].weight
