@@ -98,19 +98,22 @@ def collapse_report(
     else:
         reasons |= dict.fromkeys(("rnc1_sup", "rnc1_mean"), "all features are zero")
 
-    pairs = _pair_mask(num_classes, centred.device)
-    distances = squared_distances(centred)[pairs]
+    distances = squared_distances(centred)
+    pairs = num_classes * (num_classes - 1)
     floor = (8 * torch.finfo(torch.float64).eps) ** 2 * float(moments.means.square().sum(dim=1).max())
-    values["squared_mean_distance"] = float(distances.mean())
-    if float(distances.min()) > floor:
-        sums = (variances[:, None] + variances[None, :])[pairs]
-        values["cdnv"] = float((sums / (2 * distances)).mean())
+    values["squared_mean_distance"] = float(distances.sum()) / pairs
+    if float(distances.fill_diagonal_(math.inf).min()) > floor:
+        # Over ordered pairs the sum of (V_c + V_c') / (2 d^2) is the sum of V_c / d^2.
+        values["cdnv"] = float(torch.dot(variances, distances.reciprocal_().sum(dim=1))) / pairs
     else:
         reasons["cdnv"] = "two class means coincide"
 
     if not coincide(moments.means):
         values["nc1_trace_ratio"] = trace_within / trace_between
-        values["nc1_papyan"] = _papyan(moments.within_covariance(), centred)
+        if moments.scatter == "trace":
+            reasons["nc1_papyan"] = "moments with scatter='trace' keep no scatter matrix"
+        else:
+            values["nc1_papyan"] = _papyan(moments.within_covariance(), centred)
         values["global_mean_ratio"] = float(moments.means.mean(dim=0).norm()) / math.sqrt(trace_between)
         norms = centred.norm(dim=1)
         values["nc2_equinorm"] = float(norms.std(correction=0) / norms.mean())
@@ -149,11 +152,19 @@ def _simplex_metrics(centred: Tensor, weight: Tensor | None, values: dict[str, f
 
 def _papyan(within: Tensor, centred: Tensor) -> float:
     """Tr(Sigma_W Sigma_B^+) / K by the SVD of Mc: Sigma_B^+ = K sum_j v_j v_j^T / s_j^2."""
-    _, singular, right = torch.linalg.svd(centred, full_matrices=False)
-    singular, right = singular[: centred.shape[0] - 1], right[: centred.shape[0] - 1]
-    keep = singular > torch.finfo(centred.dtype).eps * max(centred.shape) * singular[0]
+    tolerance, rank = torch.finfo(centred.dtype).eps * max(centred.shape), centred.shape[0] - 1
+    if centred.shape[0] > centred.shape[1]:
+        # More classes than features: the triangle R of Mc = QR has the same right singular vectors.
+        centred = torch.linalg.qr(centred, mode="r")[1]
+        inverse, failed = torch.linalg.inv_ex(centred)
+        # ||R|| ||R^-1|| bounds the ratio of the singular values: all are kept, and Sigma_B^+ = K R^-1 R^-T.
+        if not int(failed) and float(centred.norm() * inverse.norm()) * tolerance < 1:
+            return float(((within @ inverse) * inverse).sum())
+    _, sizes, right = torch.linalg.svd(centred, full_matrices=False)
+    sizes, right = sizes[:rank], right[:rank]
+    keep = sizes > tolerance * sizes[0]
     along = ((right @ within) * right).sum(dim=1)
-    return float((along[keep] / singular[keep].square()).sum())
+    return float((along[keep] / sizes[keep].square()).sum())
 
 
 def cdnv(

@@ -62,7 +62,7 @@ def relative_flatness(
         )
     if features.shape[0] == 0:
         raise ValueError("relative flatness of no samples is undefined")
-    squared_norm = features.square().sum(dim=1)
+    squared_norm = torch.linalg.vecdot(features, features)
     if loss == "cross_entropy":
         probabilities = torch.softmax(_logits(features, weight, bias), dim=1)
         values = squared_norm * row_variance(probabilities, squared_distances(weight).to(probabilities.dtype))
@@ -132,7 +132,8 @@ def _logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def row_variance(probabilities: Float[Tensor, "n K"], distances: Float[Tensor, "K K"]) -> Float[Tensor, " n"]:
     """Var_{s ~ p_i}(w_s) from softmax probabilities and the rows' squared distances, shape (n,)."""
-    return ((probabilities @ distances) * probabilities).sum(dim=1) / 2
+    variance: Tensor = torch.linalg.vecdot(probabilities @ distances, probabilities) / 2
+    return variance
 
 
 def _reduce(values: Tensor, reduction: str) -> Tensor:

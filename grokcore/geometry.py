@@ -1,7 +1,10 @@
 """ClassMoments: class means and within-class scatter of features, streaming and mergeable.
 
-Everything is accumulated in float64 by Chan, Golub and LeVeque's pairwise update (1983), batch means
-first, so features with a large common offset lose nothing: a one-pass sum of squares would.
+Every sample enters as its float64 difference from a fixed reference, the first sample of its class, and sums of
+differences and of their products are kept. A large common offset is gone before anything is squared, exact collapse
+gives exact zeros, one reading of the features is enough, and the memory does not grow with their number. What the
+reference costs is bounded: the sums exceed the scatter about the mean by a factor of at most n_c, so at most n_c
+float64 roundings are lost, and a typical first sample loses one bit.
 """
 
 from __future__ import annotations
@@ -14,7 +17,12 @@ from torch import Tensor
 
 from grokcore.errors import NonFiniteError
 
-Scatter = Literal["pooled", "per_class"]
+Scatter = Literal["pooled", "per_class", "trace"]
+_SHAPES = {"pooled": "mm", "per_class": "Kmm", "trace": ""}
+_BLOCK = 128  # columns of a product at once: of a symmetric product little more than half is computed
+_CACHE, _LAUNCH = 2**17, 2**24  # numbers converted at once: 1 MB stays in a CPU core's cache, a GPU wants more
+_LEAST = 256  # rows; products of fewer are slow
+_FEW, _CLOSE = 64, 1e-2  # rows whose differences are all taken directly; else those with a smaller relative distance
 
 
 class ClassMoments:
@@ -23,8 +31,8 @@ class ClassMoments:
     Args:
         num_classes: K.
         num_features: m.
-        scatter: ``"pooled"`` keeps one m x m within-class scatter, ``"per_class"`` one for each class
-            (K m^2 numbers).
+        scatter: ``"pooled"`` keeps one m x m within-class scatter, ``"per_class"`` one for each class (K m^2 numbers),
+            ``"trace"`` none (2 K m numbers; ``nc1_papyan`` needs one of the others).
 
     Attributes (float64, on the device of the first batch):
         counts: (K,) samples seen of each class.
@@ -37,21 +45,24 @@ class ClassMoments:
     def __init__(self, num_classes: int, num_features: int, *, scatter: Scatter = "pooled") -> None:
         if num_classes < 2 or num_features < 1:
             raise ValueError(f"need at least 2 classes and 1 feature, got {num_classes}, {num_features}")
-        if scatter not in ("pooled", "per_class"):
-            raise ValueError(f"scatter must be 'pooled' or 'per_class', got {scatter!r}")
+        if scatter not in _SHAPES:
+            raise ValueError(f"scatter must be one of {', '.join(map(repr, _SHAPES))}, got {scatter!r}")
         self.num_classes, self.num_features, self.scatter = num_classes, num_features, scatter
-        shape = (num_features, num_features)
+        size = {"K": num_classes, "m": num_features}
         self.counts = torch.zeros(num_classes, dtype=torch.float64)
-        self.means = torch.zeros(num_classes, num_features, dtype=torch.float64)
-        self.within = torch.zeros(num_classes, dtype=torch.float64)
-        self.scatter_sum = torch.zeros(shape if scatter == "pooled" else (num_classes, *shape), dtype=torch.float64)
+        # Of the differences d = h - reference: sums of d, ||d||^2 and d d^T (of the last, the upper blocks only).
+        self._reference = torch.zeros(num_classes, num_features, dtype=torch.float64)
+        self._sums = torch.zeros_like(self._reference)
+        self._squares = torch.zeros_like(self.counts)
+        shape = [size[letter] for letter in _SHAPES[scatter]]
+        self._products = torch.zeros(shape, dtype=torch.float64) if shape else None
         self.norm_sum = torch.zeros((), dtype=torch.float64)
         self.norm_max = torch.zeros((), dtype=torch.float64)
 
     def update(self, features: Float[Tensor, "n m"], labels: Int[Tensor, " n"]) -> ClassMoments:
         """Add a batch: features (n, m) of any float dtype, labels (n,) in [0, K). Returns self.
 
-        A batch of 1,000 to 4,000 rows is fastest: it stays in cache.
+        The batch is converted to float64 piece by piece: beside it a few MB are needed, however long it is.
 
         Raises:
             ValueError: wrong shapes, or a label outside [0, K).
@@ -63,13 +74,27 @@ class ClassMoments:
             raise ValueError(f"labels must be ({features.shape[0]},), got {tuple(labels.shape)}")
         if labels.numel() == 0:
             return self
-        low, high = int(labels.min()), int(labels.max())
+        features, labels = features.detach(), labels.to(features.device).long()
+        low, high = (int(bound) for bound in torch.aminmax(labels))
         if low < 0 or high >= self.num_classes:
             raise ValueError(f"labels lie in [{low}, {high}], outside [0, {self.num_classes})")
-        return self.merge(self._of_batch(features.detach().to(torch.float64), labels.long()))
+        rows = max(_LEAST, (_CACHE if features.device.type == "cpu" else _LAUNCH) // self.num_features)
+        norms = torch.cat([_row_norms(part) for part in torch.split(features, rows)])
+        # A norm is finite exactly when its row is (float64 squares of float32 data cannot overflow).
+        if not bool(torch.isfinite(norms).all()):
+            raise NonFiniteError("the features hold NaN or infinity")
+        self._to(features.device)
+        self._refer(features, labels)
+        for part, own in zip(torch.split(features, rows), torch.split(labels, rows), strict=True):
+            differences = part.to(torch.float64, copy=True).sub_(self._reference.index_select(0, own))
+            self._add(differences, own)
+        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        self.norm_sum = self.norm_sum + norms.sum()
+        self.norm_max = torch.maximum(self.norm_max, norms.max())
+        return self
 
     def merge(self, other: ClassMoments) -> ClassMoments:
-        """Add the samples that `other` has seen, exactly as if they had come here. Returns self."""
+        """Add the samples that `other` has seen, as if they had come here. Returns self; `other` stays as it is."""
         if (self.num_classes, self.num_features, self.scatter) != (
             other.num_classes,
             other.num_features,
@@ -77,21 +102,50 @@ class ClassMoments:
         ):
             raise ValueError("only moments of the same classes, features and scatter can be merged")
         self._to(other.counts.device)
-        total = self.counts + other.counts
-        share = other.counts / total.clamp_min(1)
-        delta = other.means - self.means
-        moved = self.counts * share  # n_a n_b / (n_a + n_b), class by class
-        self.means = self.means + share[:, None] * delta
-        self.within = self.within + other.within + moved * delta.square().sum(dim=1)
-        if self.scatter == "pooled":
-            between = (moved[:, None] * delta).T @ delta
-        else:
-            between = moved[:, None, None] * delta[:, :, None] * delta[:, None, :]
-        self.scatter_sum = self.scatter_sum + other.scatter_sum + between
+        unseen = (self.counts == 0)[:, None]
+        reference = torch.where(unseen, other._reference, self._reference)
+        # The other's differences, seen from here, are d + shift.
+        shift = (other._reference - reference) * (other.counts > 0)[:, None]
+        moved = other.counts[:, None] * shift
+        self._reference = reference
+        self._squares = self._squares + other._squares + (shift * (2 * other._sums + moved)).sum(dim=1)
+        if self._products is not None and other._products is not None:
+            left, right = shift, other._sums + moved
+            if self.scatter == "pooled":
+                cross = left.T @ right + other._sums.T @ left
+            else:
+                cross = left[:, :, None] * right[:, None, :] + other._sums[:, :, None] * left[:, None, :]
+            self._products = self._products + other._products + cross
+        self._sums = self._sums + other._sums + moved
         self.norm_sum = self.norm_sum + other.norm_sum
         self.norm_max = torch.maximum(self.norm_max, other.norm_max)
-        self.counts = total
+        self.counts = self.counts + other.counts
         return self
+
+    @property
+    def means(self) -> Float[Tensor, "K m"]:
+        """Class means."""
+        return self._reference + self._from_reference()
+
+    @property
+    def within(self) -> Float[Tensor, " K"]:
+        """Sum over each class of ||h - mu_c||^2."""
+        return (self._squares - (self._sums * self._from_reference()).sum(dim=1)).clamp_min(0)
+
+    @property
+    def scatter_sum(self) -> Float[Tensor, ...]:
+        """Sum of (h - mu_c)(h - mu_c)^T, over all samples (m, m) or class by class (K, m, m).
+
+        Raises:
+            ValueError: moments with ``scatter="trace"``, which keep none.
+        """
+        if self._products is None:
+            raise ValueError("moments with scatter='trace' keep no scatter matrix")
+        upper = self._products.triu()
+        whole = upper + upper.triu(1).mT
+        if self.scatter == "pooled":
+            return whole - self._sums.T @ self._from_reference()
+        return whole - self._sums[:, :, None] * self._from_reference()[:, None, :]
 
     @property
     def total(self) -> int:
@@ -104,60 +158,91 @@ class ClassMoments:
         return [int(c) for c in torch.nonzero(self.counts == 0).flatten()]
 
     def within_covariance(self) -> Float[Tensor, "m m"]:
-        """Sigma_W: mean over samples of (h - mu_y)(h - mu_y)^T."""
-        summed = self.scatter_sum if self.scatter == "pooled" else self.scatter_sum.sum(dim=0)
+        """Sigma_W: mean over samples of (h - mu_y)(h - mu_y)^T; ValueError with ``scatter="trace"``."""
+        summed = self.scatter_sum if self.scatter != "per_class" else self.scatter_sum.sum(dim=0)
         return summed / self.counts.sum()
 
     def centred_means(self) -> Float[Tensor, "K m"]:
         """Mc: class means minus the global mean, which is the mean of the class means."""
-        return self.means - self.means.mean(dim=0)
+        # The large common part goes first: what is left keeps its digits.
+        apart = self._reference - self._reference[0] + self._from_reference()
+        return apart - apart.mean(dim=0)
 
-    def _of_batch(self, features: Tensor, labels: Tensor) -> ClassMoments:
-        batch = ClassMoments(self.num_classes, self.num_features, scatter=self.scatter)
-        batch._to(features.device)
-        norms = torch.linalg.vector_norm(features, dim=1)
-        # A norm is finite exactly when its row is (float64 squares of float32 data cannot overflow).
-        if not bool(torch.isfinite(norms).all()):
-            raise NonFiniteError("the features hold NaN or infinity")
-        batch.counts = torch.bincount(labels, minlength=self.num_classes).to(torch.float64)
-        share = batch.counts.clamp_min(1)[:, None]
-        means = torch.zeros_like(batch.means).index_add_(0, labels, features) / share
-        centred = features - means.index_select(0, labels)
-        # What the rounding of a large mean leaves over; taking it out makes the two passes exact.
-        residual = torch.zeros_like(means).index_add_(0, labels, centred) / share
-        batch.means = means + residual
-        squares = torch.linalg.vector_norm(centred, dim=1).square()
-        batch.within = batch.within.index_add_(0, labels, squares)
-        batch.within -= batch.counts * residual.square().sum(dim=1)
+    def _from_reference(self) -> Tensor:
+        return self._sums / self.counts.clamp_min(1)[:, None]
+
+    def _refer(self, features: Tensor, labels: Tensor) -> None:
+        """The first sample of each class that is seen for the first time becomes its reference."""
+        if bool((self.counts > 0).all()):
+            return
+        n = len(labels)
+        order = torch.arange(n, device=labels.device)
+        first = torch.full_like(self.counts, n, dtype=torch.long).scatter_reduce(0, labels, order, "amin")
+        new = torch.nonzero((self.counts == 0) & (first < n)).flatten()
+        self._reference[new] = features[first[new]].double()
+
+    def _add(self, differences: Tensor, labels: Tensor) -> None:
+        self._sums.index_add_(0, labels, differences)
+        self._squares.index_add_(0, labels, _row_norms(differences).square())
+        if self._products is None:
+            return
         if self.scatter == "pooled":
-            batch.scatter_sum = centred.T @ centred - (batch.counts[:, None] * residual).T @ residual
-        else:
-            for c in torch.unique(labels).tolist():
-                rows = centred[labels == c] - residual[c]
-                batch.scatter_sum[c] = rows.T @ rows
-        batch.norm_sum, batch.norm_max = norms.sum(), norms.max()
-        return batch
+            _add_upper(self._products, differences)
+            return
+        for c in torch.unique(labels).tolist():
+            _add_upper(self._products[c], differences[labels == c])
 
     def _to(self, device: torch.device) -> None:
         if self.counts.device != device:
-            for name in ("counts", "means", "within", "scatter_sum", "norm_sum", "norm_max"):
-                setattr(self, name, getattr(self, name).to(device))
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    setattr(self, name, value.to(device))
+
+
+def _row_norms(rows: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return norms
+
+
+def _add_upper(products: Tensor, rows: Tensor) -> None:
+    """Add the blocks of rows^T rows on and above the diagonal."""
+    for start in range(0, rows.shape[1], _BLOCK):
+        products[start : start + _BLOCK, start:].addmm_(rows[:, start : start + _BLOCK].T, rows[:, start:])
 
 
 def squared_distances(rows: Float[Tensor, "K m"]) -> Float[Tensor, "K K"]:
     """||r_s - r_t||^2 of all pairs of rows, in float64, with an exact zero diagonal.
 
-    Without gradients the differences are taken directly: every digit holds however close two rows are.
-    With gradients the Gram form of the centred rows is used, several times faster to differentiate; its
-    absolute error is of the order 1e-16 times the largest squared norm of a centred row.
+    Without gradients no digit is lost however close two rows are: differences are taken directly, or for many rows
+    by the Gram matrix of the centred rows and directly only where that loses more than two digits. With gradients
+    the Gram form is used throughout, several times faster to differentiate; its absolute error is of the order 1e-16
+    times the largest squared norm of a centred row.
     """
-    centred = rows.double() - rows.detach().double().mean(dim=0)
-    if not (torch.is_grad_enabled() and rows.requires_grad):
-        return torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist").square()
+    wide, differentiable = rows.double(), torch.is_grad_enabled() and rows.requires_grad
+    if not differentiable and len(rows) <= _FEW:
+        return _directly(wide)
+    centred = wide - wide.detach().mean(dim=0)
     norms = centred.square().sum(dim=1)
-    distances = (norms[:, None] + norms[None, :] - 2 * centred @ centred.T).clamp_min(0)
+    both = norms[:, None] + norms[None, :]
+    distances = (both - 2 * centred @ centred.T).clamp_min(0)
     # Rounding on the diagonal would swamp a confident sample's variance, where p_max^2 multiplies it.
-    return distances * (1 - torch.eye(len(rows), dtype=torch.float64, device=rows.device))
+    distances = distances * (1 - torch.eye(len(rows), dtype=torch.float64, device=rows.device))
+    if differentiable:
+        return distances
+    close = torch.nonzero((distances < _CLOSE * both).triu(1))
+    if len(close) > len(rows) ** 2 // 8:
+        return _directly(wide)
+    for pairs in torch.split(close, max(1, _CACHE // rows.shape[1])):
+        s, t = pairs.unbind(dim=1)
+        distances[s, t] = distances[t, s] = (wide[s] - wide[t]).square().sum(dim=1)
+    return distances
+
+
+def _directly(rows: Tensor) -> Tensor:
+    above = torch.ones(len(rows), len(rows), dtype=torch.bool, device=rows.device).triu_(1)
+    upper = torch.zeros(above.shape, dtype=rows.dtype, device=rows.device)
+    upper.masked_scatter_(above, torch.pdist(rows).square_())
+    return upper + upper.T
 
 
 def coincide(means: Float[Tensor, "K m"]) -> bool:

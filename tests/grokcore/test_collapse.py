@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -191,3 +191,42 @@ def test_nc4_needs_the_bias() -> None:
     tilted = weight + 5.0 * means.mean(0) * torch.tensor([[1.0], [0.0], [0.0], [0.0]], dtype=torch.float64)
     assert nearest_mean_agreement(features, tilted, -tilted @ means.mean(0), means) == 1.0
     assert nearest_mean_agreement(features, tilted, None, means) < 0.5
+
+
+def test_moments_without_a_scatter_give_all_but_papyans_nc1() -> None:
+    features, weight, _, labels = random_head(6, n=40, m=6, K=4)
+    whole = collapse_report(ClassMoments(4, 6).update(features, labels), weight)
+    bare = collapse_report(ClassMoments(4, 6, scatter="trace").update(features, labels), weight)
+    assert math.isnan(bare.nc1_papyan)
+    assert "scatter='trace'" in bare.reasons["nc1_papyan"]
+    assert replace(bare, nc1_papyan=whole.nc1_papyan, reasons={}) == whole
+
+
+@pytest.mark.parametrize("exponent", [0, 4, 12])
+def test_papyans_nc1_of_more_classes_than_features(exponent: int) -> None:
+    """The triangle of Mc, well and ill conditioned, against the pseudo-inverse of Sigma_B itself."""
+    generator = torch.Generator().manual_seed(exponent)
+    scale = torch.logspace(0, -exponent, 5, dtype=torch.float64)
+    means = torch.randn(9, 5, generator=generator, dtype=torch.float64) * scale
+    labels = torch.arange(90) % 9
+    features = means[labels] + torch.randn(90, 5, generator=generator, dtype=torch.float64) * scale
+    moments = ClassMoments(9, 5).update(features, labels)
+    # The quantity does not change with the features' coordinates; in these Sigma_B is well conditioned.
+    scaled = ClassMoments(9, 5).update(features / scale, labels)
+    between = scaled.centred_means().T @ scaled.centred_means() / 9
+    wanted = float(torch.trace(scaled.within_covariance() @ torch.linalg.inv(between))) / 9
+    assert collapse_report(moments).nc1_papyan == pytest.approx(wanted, rel=10.0 ** (exponent - 13) + 1e-12)
+
+
+def test_papyans_nc1_drops_a_direction_that_the_means_do_not_span() -> None:
+    """Ten classes on a plane of R^4, noise in all four directions: only the plane's noise counts."""
+    generator = torch.Generator().manual_seed(1)
+    means = torch.zeros(10, 4, dtype=torch.float64)
+    means[:, :2] = torch.randn(10, 2, generator=generator, dtype=torch.float64)
+    labels = torch.arange(200) % 10
+    features = means[labels] + torch.randn(200, 4, generator=generator, dtype=torch.float64)
+    for c in range(10):  # the sample means stay on the plane
+        features[labels == c, 2:] -= features[labels == c, 2:].mean(dim=0)
+    whole = collapse_report(ClassMoments(10, 4).update(features, labels)).nc1_papyan
+    plane = collapse_report(ClassMoments(10, 2).update(features[:, :2], labels)).nc1_papyan
+    assert whole == pytest.approx(plane, rel=1e-9)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grokcore import ClassMoments, NonFiniteError
+from grokcore.geometry import squared_distances
 from tests.cases import random_head
 
 
@@ -93,3 +94,86 @@ def test_absent_classes_are_listed_and_an_empty_batch_is_nothing() -> None:
     assert moments.absent == [0, 1, 2, 3]
     moments.update(torch.ones(2, 2), torch.tensor([1, 3]))
     assert moments.absent == [0, 2]
+
+
+def test_exact_collapse_has_no_scatter_at_all() -> None:
+    """Means of 1/3 and offsets of 1e6 round; the differences from the first sample are 0 all the same."""
+    rows = torch.tensor([[1 / 3, 1e6], [-0.1, 7.0]], dtype=torch.float64)
+    labels = torch.arange(2).repeat(500)
+    moments = ClassMoments(2, 2).update(rows[labels], labels)
+    assert torch.equal(moments.within, torch.zeros(2, dtype=torch.float64))
+    assert torch.equal(moments.scatter_sum, torch.zeros(2, 2, dtype=torch.float64))
+    assert torch.equal(moments.means, rows)
+
+
+@pytest.mark.parametrize("scatter", ["pooled", "per_class"])
+def test_a_far_first_sample_costs_few_digits(scatter: str) -> None:
+    """The worst reference: the class's only outlier, 1e6 away, comes first; long batches are cut inside."""
+    features, _, _, labels = random_head(3, n=4000, m=5, K=2)
+    first = int(torch.nonzero(labels == 1)[0])
+    features[first] += 1e6
+    moments = ClassMoments(2, 5, scatter=scatter).update(features, labels)
+    _, within, scatters = direct(features, labels, 2)
+    torch.testing.assert_close(moments.within, within, rtol=1e-11, atol=0)
+    wanted = scatters.sum(0) if scatter == "pooled" else scatters
+    torch.testing.assert_close(moments.scatter_sum, wanted, rtol=1e-9, atol=1e-9 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("scatter", ["pooled", "per_class", "trace"])
+def test_merging_moments_with_other_references(scatter: str) -> None:
+    """Each part saw another first sample, some classes only one part; a part merged with itself counts twice."""
+    features, _, _, labels = random_head(4, n=60, m=7, K=5, offset=100.0)
+    order = labels.argsort()
+    features, labels = features[order], labels[order]
+    whole = ClassMoments(5, 7, scatter=scatter).update(features, labels)
+    parts = [ClassMoments(5, 7, scatter=scatter).update(features[i], labels[i]) for i in torch.arange(60).split(13)]
+    merged = ClassMoments(5, 7, scatter=scatter)
+    for part in reversed(parts):
+        before = part.means
+        merged.merge(part)
+        assert torch.equal(part.means, before)
+    twice = ClassMoments(5, 7, scatter=scatter).merge(whole)
+    twice.merge(twice)
+    for found, factor in ((merged, 1), (twice, 2)):
+        torch.testing.assert_close(found.means, whole.means, rtol=1e-13, atol=0)
+        torch.testing.assert_close(found.within, factor * whole.within, rtol=1e-11, atol=0)
+        torch.testing.assert_close(found.counts, factor * whole.counts)
+        if scatter != "trace":
+            torch.testing.assert_close(found.scatter_sum, factor * whole.scatter_sum, rtol=1e-11, atol=1e-10)
+
+
+def test_traces_alone_keep_no_scatter() -> None:
+    features, _, _, labels = random_head(5, n=40, m=6, K=4)
+    moments = ClassMoments(4, 6, scatter="trace").update(features, labels)
+    torch.testing.assert_close(moments.within, ClassMoments(4, 6).update(features, labels).within)
+    with pytest.raises(ValueError, match="keep no scatter"):
+        moments.within_covariance()
+    with pytest.raises(ValueError, match="same classes"):
+        moments.merge(ClassMoments(4, 6))
+
+
+@pytest.mark.parametrize("rows", [5, 90])
+@given(seed=st.integers(0, 1000), gap=st.sampled_from([1e-9, 1e-4, 1.0]), offset=st.sampled_from([0.0, 1e3]))
+def test_distances_of_close_rows_keep_their_digits(rows: int, seed: int, gap: float, offset: float) -> None:
+    """Few rows, and so many that the Gram matrix is used; a third of them lie `gap` beside another row."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(rows, 11, generator=generator, dtype=torch.float64)
+    near = rows // 3
+    means[:near] = means[-near:] + gap * torch.randn(near, 11, generator=generator, dtype=torch.float64)
+    means = means + offset
+    found = squared_distances(means)
+    wanted = (means[:, None] - means[None, :]).square().sum(dim=2)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+    assert torch.equal(found.diagonal(), torch.zeros(rows, dtype=torch.float64))
+    centred = means - means.mean(dim=0)
+    norms = centred.square().sum(dim=1)
+    gram = norms[:, None] + norms[None, :] - 2 * centred @ centred.T
+    if gap == 1e-9:  # what the repair is for
+        assert float((gram[0, -near] - wanted[0, -near]).abs()) > 1e-3 * float(wanted[0, -near])
+
+
+def test_distances_where_nearly_all_rows_are_close() -> None:
+    means = 1e-7 * torch.randn(80, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    means[0] += 1.0
+    wanted = (means[:, None] - means[None, :]).square().sum(dim=2)
+    torch.testing.assert_close(squared_distances(means), wanted, rtol=1e-9, atol=0)
