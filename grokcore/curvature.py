@@ -199,14 +199,34 @@ def _forward_over_reverse(loss: Callable[[Tensor], Tensor], weight: Tensor, chun
 def refuse_bad_loss(loss: Callable[[Tensor], Tensor], weight: Tensor, *, twice: bool) -> None:
     """Raise where the loss at a weight is not one finite number, or (`twice`) not the same one again."""
     with torch.no_grad():
-        values = [loss(weight) for _ in range(1 + twice)]
+        refuse_bad_values([loss(weight) for _ in range(1 + twice)])
+
+
+def refuse_bad_values(values: list[Tensor]) -> None:
+    """Raise where evaluations of one batch's loss are no number, not finite, or not the same."""
     if not all(isinstance(value, Tensor) and value.ndim == 0 for value in values):
         raise UsageError("the loss must be one number, a tensor without dimensions: the mean over its batch")
-    first, last = float(values[0]), float(values[-1])
+    first, last = float(values[0].detach()), float(values[-1].detach())
     if not math.isfinite(first):
         raise NonFiniteError(f"the loss is {first} on a batch")
     if first != last:
         raise UsageError(f"the loss is not deterministic: {first!r}, then {last!r} on the same weights and batch")
+
+
+@torch.no_grad()
+def refuse_no_mean(loss_fn: LossFunction, outputs: Any, target: Tensor) -> None:
+    """Raise where a batch's loss is not the mean of those of its parts: a sum, class weights, or mixed samples."""
+    n, cut = len(target), -(-len(target) // 3)
+    if n == 1 or not isinstance(outputs, Tensor) or outputs.ndim == 0 or outputs.shape[0] != n:
+        return
+    whole = n * float(loss_fn(outputs, target))
+    first = cut * float(loss_fn(outputs[:cut], target[:cut]))
+    last = (n - cut) * float(loss_fn(outputs[cut:], target[cut:]))
+    if abs(whole - first - last) > 1e-3 * max(abs(whole), abs(first), abs(last)):
+        raise UsageError(
+            f"the loss must be the mean over its batch: it is {whole / n:.6g} on {n} samples, but "
+            f"{(first + last) / n:.6g} from two parts of them (reduction='sum', class weights, or mixed samples?)"
+        )
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

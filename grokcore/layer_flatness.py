@@ -1,21 +1,8 @@
-"""Relative flatness of any linear or convolutional layer: exact without its Hessian, or estimated with its error.
-
-A layer that computes a_u = W h_u + b at the positions u of a sample (one position for a plain linear layer, one a
-token, one a patch of a convolution, whose flattened filters are the rows of W) has, sample by sample,
-
-    kappa_i = sum_{u,v} <h_u, h_v> Tr(W^T d2 l_i/(da_u da_v) W)               (theory A6 where there is one position),
-
-so curvature is needed at the pre-activations only. Where what follows the layer is piecewise linear up to the
-outputs z, d2 l/da2 = J^T (d2 l/dz2) J and one Jacobian product an output is enough. Otherwise it takes one
-Hessian-vector product at the pre-activations for each of rank(W) directions, times the rank of the positions' Gram
-matrix. The number of weights enters neither.
-"""
+"""Relative flatness of any layer: exact from curvature at its pre-activations, or estimated from any weight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +13,13 @@ from grokcore.curvature import (
     frozen,
     losses_of_weight,
     parameter_name,
-    refuse_bad_loss,
+    refuse_bad_values,
+    refuse_no_mean,
     tensor_pairs,
 )
 from grokcore.errors import UsageError
 from grokcore.estimators import Estimate, rademacher
-
-_PIECEWISE = 1e-9  # relative; float64 products of a piecewise linear rest agree to rounding
+from grokcore.layer_curvature import CONVOLUTIONS, LayerRun, contraction
 
 
 def layer_relative_flatness(
@@ -44,6 +31,7 @@ def layer_relative_flatness(
     method: Literal["exact", "hutchinson"] = "exact",
     probes: int = 32,
     seed: int = 0,
+    dtype: torch.dtype = torch.float64,
 ) -> Estimate:
     """Relative flatness kappa = sum_{s,t} <w_s, w_t> Tr(H_st) of one layer's weight, mean over all samples.
 
@@ -52,60 +40,88 @@ def layer_relative_flatness(
         loss_fn: ``loss_fn(output, target)``, the mean over its batch of per-sample losses.
         batches: (input, target) pairs; a batch's size is the first dimension of its target.
         layer: a module's name as in ``model.named_modules()``. "exact" takes an ``nn.Linear`` at any number of
-            positions and an ``nn.Conv2d`` without groups, whose input has the samples first; "hutchinson" any
-            module or parameter, whose weight is flattened to (out, everything else).
+            positions and an ``nn.Conv1d`` or ``nn.Conv2d`` without groups, whose input has the samples first;
+            "hutchinson" any module or parameter, whose weight is flattened to (out, everything else).
         method: "exact" (standard error 0), or "hutchinson": the mean of <WZ, H[WZ]> over Rademacher Z (theory A4).
         probes: of "hutchinson".
         seed: of "hutchinson"; the same probes for every batch.
+        dtype: of the model's copy and of every product; sums are float64. In float32 it is faster and good to about
+            5 digits.
 
     Returns:
-        An :class:`Estimate` in float64.
+        An :class:`Estimate`.
 
     Raises:
         UsageError: an unknown layer, one that "exact" cannot take, one that is applied more than once or to samples
-            that do not come first, no samples, or a model in a train mode that is random.
+            that do not come first, no samples, a loss that is no mean over samples, or a model in a train mode that is
+            random.
 
-    Source: Petzka et al. 2021, Definition 3; for convolutions the rows are the flattened filters, as there.
+    Cost of "exact", a batch: one Jacobian product an output where the rest of the network is piecewise linear, which is
+    found out and not assumed; otherwise rank(W) Hessian products at the pre-activations, times the rank of the
+    positions' Gram matrix. The number of weights enters neither. Memory is that of one backward pass.
+
+    Source: Petzka et al. 2021, Definition 3; for convolutions the rows are the flattened filters, as there (theory A6).
     """
     if method == "exact":
-        return Estimate.exact(_exact(model, loss_fn, batches, layer))
+        return Estimate.exact(layer_curvature(model, loss_fn, batches, layer, dtype, contracted=True))
     if method == "hutchinson":
-        return _hutchinson(model, loss_fn, batches, layer, probes, seed)
+        return _hutchinson(model, loss_fn, batches, layer, probes, seed, dtype)
     raise UsageError(f"method must be 'exact' or 'hutchinson', got {method!r}")
 
 
-def _exact(model: nn.Module, loss_fn: LossFunction, batches: Batches, layer: str) -> float:
+def layer_curvature(
+    model: nn.Module, loss_fn: LossFunction, batches: Batches, layer: str, dtype: torch.dtype, *, contracted: bool
+) -> float:
+    """Relative flatness of a layer (`contracted` with its weight), or the trace of its weight's Hessian.
+
+    Raises:
+        UsageError: as :func:`layer_relative_flatness`.
+    """
     total, samples = 0.0, 0
-    with frozen(model, torch.float64) as (plain, state):
+    with frozen(model, dtype) as (plain, state):
         name = parameter_name(plain, layer)
-        module = _single_layer(plain, name)
+        module = only_layer(plain, name)
         weight = state[name].flatten(1)
-        for x, y in tensor_pairs(batches, weight.device, torch.float64):
-            run = _Run(plain, module, state, x)
-            if run.layer_input.shape[0] != y.shape[0]:
+        factor = _fewest_columns(weight) if contracted else torch.eye(len(weight)).to(weight)
+        for x, y in tensor_pairs(batches, weight.device, dtype):
+            run = LayerRun(plain, module, state, x)
+            if run.given.shape[0] != y.shape[0]:
                 raise UsageError(
                     f"an exact value needs the samples first in what enters {layer!r}: its input has shape "
-                    f"{tuple(run.layer_input.shape)} for {y.shape[0]} samples; take 'hutchinson'"
+                    f"{tuple(run.given.shape)} for {y.shape[0]} samples; take 'hutchinson'"
                 )
-            zero = torch.zeros_like(run.layer_output)
-            refuse_bad_loss(partial(_loss_at, run, loss_fn, y), zero, twice=samples == 0)
-            hidden = _positions(module, run.layer_input)
-            total += float(_contributions(run, loss_fn, y, hidden, weight).sum())
+            values = [loss_fn(run.outputs, y)]
+            if samples == 0:
+                with torch.no_grad():
+                    values.append(loss_fn(torch.func.functional_call(plain, state, (x,)), y))
+            refuse_bad_values(values)
+            if not values[0].requires_grad:
+                raise UsageError(f"no gradient of the loss reaches layer {layer!r}: unused, or its output is detached")
+            if samples == 0:
+                refuse_no_mean(loss_fn, run.outputs, y)
+                _refuse_mixed_samples(run, layer)
+            total += float(contraction(run, loss_fn, y, factor, run.inputs_of_positions()).double().sum())
             samples += y.shape[0]
     if samples == 0:
         raise UsageError("the relative flatness of no samples is undefined")
     return total / samples
 
 
-def _single_layer(model: nn.Module, name: str) -> nn.Module:
-    """The linear layer or convolution whose weight has this name, if it is its own."""
+def only_layer(model: nn.Module, name: str) -> nn.Module:
+    """The linear layer or convolution whose weight has this name, if it is its own.
+
+    Raises:
+        UsageError: another kind of parameter or layer, or a weight in several places.
+    """
     named = dict(model.named_parameters(remove_duplicate=False))
     places = [other for other, value in named.items() if value is named[name]]
     module = model.get_submodule(name.rpartition(".")[0])
     what = f"{name} of {type(module).__name__}"
-    if not name.endswith("weight") or type(module) not in (nn.Linear, nn.Conv2d):
-        raise UsageError(f"an exact value needs the weight of an nn.Linear or nn.Conv2d, not {what}; take 'hutchinson'")
-    if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
+    if not name.endswith("weight") or type(module) not in (nn.Linear, *CONVOLUTIONS):
+        raise UsageError(
+            f"an exact value needs the weight of an nn.Linear, nn.Conv1d or nn.Conv2d, not {what}; take 'hutchinson'"
+        )
+    if isinstance(module, CONVOLUTIONS) and (module.groups != 1 or module.padding_mode != "zeros"):
         raise UsageError(f"an exact value needs one group and padding by zeros, unlike {what}; take 'hutchinson'")
     if len(places) > 1:
         raise UsageError(
@@ -114,145 +130,41 @@ def _single_layer(model: nn.Module, name: str) -> nn.Module:
     return module
 
 
-def _loss_at(run: _Run, loss_fn: LossFunction, y: Tensor, added: Tensor) -> Tensor:
-    return loss_fn(run(added), y)
+def _refuse_mixed_samples(run: LayerRun, layer: str) -> None:
+    """Raise where the first sample's outputs depend on what enters the layer in another row."""
+    outputs = run.outputs
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or outputs.shape[0] != len(run.given):
+        return
+    first = torch.zeros_like(outputs)
+    first[0] = torch.randn(first[0].shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+    (pulled,) = torch.autograd.grad(outputs, run.added, first, retain_graph=True)
+    if bool(pulled[1:].any()):
+        raise UsageError(
+            f"an exact value needs the samples first in what enters {layer!r}, each on its own: the first sample's "
+            "output depends on other rows; take 'hutchinson'"
+        )
 
 
-class _Run:
-    """The model on one batch as a function of what is added to a layer's output."""
-
-    def __init__(self, model: nn.Module, module: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> None:
-        self.model, self.module, self.state, self.inputs = model, module, state, inputs
-        seen: list[tuple[Tensor, Tensor]] = []
-        handle = module.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
-        try:
-            with torch.no_grad():
-                torch.func.functional_call(model, state, (inputs,))
-        finally:
-            handle.remove()
-        if len(seen) != 1:
-            raise UsageError(
-                f"an exact value needs a layer that is applied once, this one is applied {len(seen)} times"
-            )
-        self.layer_input, self.layer_output = seen[0]
-
-    def __call__(self, added: Tensor) -> Tensor:
-        handle = self.module.register_forward_hook(lambda _, given, out: out + added)
-        try:
-            result: Tensor = torch.func.functional_call(self.model, self.state, (self.inputs,))
-        finally:
-            handle.remove()
-        return result
-
-
-def _positions(module: nn.Module, given: Tensor) -> Tensor:
-    """The inputs h_u of the layer, (n, positions, in): patches for a convolution."""
-    if isinstance(module, nn.Conv2d):
-        # The padding as it is applied, left, right, top and bottom: "same" may be uneven.
-        given = nn.functional.pad(given, module._reversed_padding_repeated_twice)
-        patches = nn.functional.unfold(given, module.kernel_size, module.dilation, 0, module.stride)
-        return patches.transpose(1, 2)
-    return given.reshape(given.shape[0], -1, given.shape[-1])
-
-
-def _as_output(module: nn.Module, value: Tensor, out: Tensor) -> Tensor:
-    """(n, positions, out) in the shape of the layer's output."""
-    if isinstance(module, nn.Conv2d):
-        value = value.transpose(1, 2)
-    return value.reshape(out.shape)
-
-
-def _from_output(module: nn.Module, value: Tensor) -> Tensor:
-    """The layer's output, or a gradient in it, as (n, positions, out)."""
-    if isinstance(module, nn.Conv2d):
-        return value.flatten(2).transpose(1, 2)
-    return value.reshape(value.shape[0], -1, value.shape[-1])
-
-
-def _contributions(run: _Run, loss_fn: LossFunction, y: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
-    """kappa_i of each sample, (n,)."""
-    zero, n = torch.zeros_like(run.layer_output), y.shape[0]
-
-    def summed(added: Tensor) -> Tensor:
-        return n * loss_fn(run(added), y)
-
-    def product(direction: Tensor) -> Tensor:
-        moved: Tensor = torch.func.jvp(torch.func.grad(summed), (zero,), (direction,))[1]
-        return moved
-
-    outputs, pull = torch.func.vjp(run, zero)[:2]
-    curvature = _output_curvature(loss_fn, outputs, y)
-    if curvature is not None and _piecewise_linear(run, product, pull, curvature, zero):
-        return _by_jacobians(run, pull, curvature, hidden, weight)
-    return _by_products(run, product, hidden, weight)
-
-
-def _output_curvature(loss_fn: LossFunction, outputs: Tensor, y: Tensor) -> Tensor | None:
-    """d2 l_i/dz2 of each sample, (n, K, K), from K products; None where the outputs are no (n, K) matrix."""
-    if outputs.ndim != 2:
-        return None
-    gradient = torch.func.grad(lambda z: outputs.shape[0] * loss_fn(z, y))
-    basis = torch.eye(outputs.shape[1]).to(outputs)[:, None, :].expand(-1, *outputs.shape)
-    columns: Tensor = torch.vmap(lambda d: torch.func.jvp(gradient, (outputs,), (d,))[1])(basis)
-    return columns.permute(1, 2, 0)
-
-
-def _piecewise_linear(
-    run: _Run, product: Callable[[Tensor], Tensor], pull: Callable[..., Any], curvature: Tensor, zero: Tensor
-) -> bool:
-    """Whether the Hessian along one random direction is that of the linearised rest of the network."""
-    direction = rademacher(tuple(zero.shape), 0, zero.device, zero.dtype)
-    pushed = torch.func.jvp(run, (zero,), (direction,))[1]
-    (linear,) = pull(torch.einsum("nkl,nl->nk", curvature, pushed))
-    full = product(direction)
-    return bool((full - linear).norm() <= _PIECEWISE * full.norm())
-
-
-def _by_jacobians(run: _Run, pull: Callable[..., Any], curvature: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
-    n, classes = curvature.shape[:2]
-    maps = []
-    for k in range(classes):
-        cotangent = torch.zeros(n, classes).to(curvature)
-        cotangent[:, k] = 1
-        (jacobian,) = pull(cotangent)
-        seen = _from_output(run.module, jacobian) @ weight
-        # One position: <h,h><J_k W, J_l W>, without the (in x in) matrix of several.
-        maps.append(seen[:, 0] if hidden.shape[1] == 1 else torch.einsum("nua,nub->nab", hidden, seen).flatten(1))
-    stacked = torch.stack(maps, dim=1)
-    values = torch.einsum("nka,nla,nkl->n", stacked, stacked, curvature)
-    return values * hidden.square().sum(dim=(1, 2)) if hidden.shape[1] == 1 else values
-
-
-def _by_products(run: _Run, product: Callable[[Tensor], Tensor], hidden: Tensor, weight: Tensor) -> Tensor:
-    left, sizes, _ = torch.linalg.svd(weight, full_matrices=False)
-    seen = sizes > sizes.max() * max(weight.shape) * torch.finfo(weight.dtype).eps
-    rows = (left * sizes).T[seen]
-    values = torch.zeros(hidden.shape[0]).to(hidden)
-    for factor in _gram_factors(hidden):
-        for row in rows:
-            direction = _as_output(run.module, factor[:, :, None] * row, run.layer_output)
-            values += (direction * product(direction)).flatten(1).sum(dim=1)
-    return values
-
-
-def _gram_factors(hidden: Tensor) -> Tensor:
-    """Vectors g_r over the positions with sum_r g_r g_r^T the Gram matrix of the inputs, (ranks, n, positions)."""
-    if hidden.shape[1] == 1:
-        norms: Tensor = hidden.norm(dim=2)
-        return norms[None]
-    if hidden.shape[2] <= hidden.shape[1]:
-        return hidden.permute(2, 0, 1)
-    eigenvalues, vectors = torch.linalg.eigh(hidden @ hidden.transpose(1, 2))
-    factors: Tensor = vectors * eigenvalues.clamp_min(0).sqrt()[:, None, :]
-    return factors.permute(2, 0, 1)
+def _fewest_columns(weight: Tensor) -> Tensor:
+    """F with F F^T = W W^T and at most as many columns as rows."""
+    if weight.shape[1] <= weight.shape[0]:
+        return weight
+    triangle: Tensor = torch.linalg.qr(weight.T, mode="r")[1]
+    return triangle.T
 
 
 def _hutchinson(
-    model: nn.Module, loss_fn: LossFunction, batches: Batches, layer: str, probes: int, seed: int
+    model: nn.Module,
+    loss_fn: LossFunction,
+    batches: Batches,
+    layer: str,
+    probes: int,
+    seed: int,
+    dtype: torch.dtype,
 ) -> Estimate:
     if probes < 1:
         raise UsageError(f"probes must be at least 1, got {probes}")
-    with frozen(model, torch.float64) as (plain, state):
+    with frozen(model, dtype) as (plain, state):
         name = parameter_name(plain, layer)
         weight = state.pop(name)
         rows = weight.reshape(weight.shape[0], -1)

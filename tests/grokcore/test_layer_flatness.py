@@ -7,6 +7,8 @@ the weight (exact), or only along drawn directions (hutchinson).
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import grokcore.layer_flatness as module
+import grokcore.layer_curvature as curvature
 from grokcore import Estimate, UsageError, exact_hessian, layer_relative_flatness, relative_flatness
 from grokcore.curvature import frozen
 from grokcore.estimators import rademacher
+from grokcore.layer_flatness import layer_curvature
 from tests.grokcore.test_curvature import build, cnn, mlp, parameter, transformer
 from theory.numeric.oracle import mean_squared_loss
 
@@ -71,12 +74,12 @@ def test_positions_interact() -> None:
     whole = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "qkv").value
     own, layer = 0.0, model.get_submodule("qkv")
     with frozen(model, torch.float64) as (plain, state):
-        run = module._Run(plain, layer, state, inputs)
-        hidden = module._positions(layer, run.layer_input)
+        run = curvature.LayerRun(plain, layer, state, inputs)
+        hidden = run.inputs_of_positions()
         for u in range(hidden.shape[1]):
             only = torch.zeros_like(hidden)
             only[:, u] = hidden[:, u]
-            own += float(module._contributions(run, cross_entropy, target, only, state["qkv.weight"]).mean())
+            own += float(curvature.contraction(run, cross_entropy, target, state["qkv.weight"], only).mean())
     assert abs(own / whole - 1) > 1e-2
 
 
@@ -99,28 +102,142 @@ def test_uneven_batches_weigh_samples_alike() -> None:
         assert together == pytest.approx((halves[0].value + 5 * halves[1].value) / 6, rel=1e-10)
 
 
-def test_a_piecewise_linear_rest_takes_jacobians_and_a_smooth_one_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways give the same number where both hold."""
+def test_a_piecewise_linear_rest_takes_jacobians_and_a_smooth_one_products_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three ways: Jacobians alone, Jacobians and the outputs' own curvature, products with the loss alone."""
     model, inputs, target = build(mlp)
     batches = [(inputs, target)]
-    taken = []
-    by_jacobians, by_products = module._by_jacobians, module._by_products
-    monkeypatch.setattr(module, "_by_jacobians", lambda *a: taken.append("jacobians") or by_jacobians(*a))
-    monkeypatch.setattr(module, "_by_products", lambda *a: taken.append("products") or by_products(*a))
+    taken: list[str] = []
+    products = curvature._products
+    monkeypatch.setattr(curvature, "_products", lambda *a: taken.append("products") or products(*a))
     after_tanh = layer_relative_flatness(model, cross_entropy, batches, "2").value
-    layer_relative_flatness(model, cross_entropy, batches, "0")
-    assert taken == ["jacobians", "products"]
-    monkeypatch.setattr(module, "_piecewise_linear", lambda *a: False)
+    assert taken == []
+    smooth = layer_relative_flatness(model, cross_entropy, batches, "0").value
+    assert taken == ["products"]
+    monkeypatch.setattr(curvature, "affordable", lambda *a: False)
     assert layer_relative_flatness(model, cross_entropy, batches, "2").value == pytest.approx(after_tanh, rel=1e-11)
+    assert layer_relative_flatness(model, cross_entropy, batches, "0").value == pytest.approx(smooth, rel=1e-11)
 
 
 def test_linearising_a_smooth_rest_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """A negative: the Gauss-Newton form, forced on a tanh network, is another number."""
     model, inputs, target = build(mlp)
     right = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "0").value
-    monkeypatch.setattr(module, "_piecewise_linear", lambda *a: True)
+    monkeypatch.setattr(curvature, "_piecewise_linear", lambda *a: True)
     forced = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "0").value
     assert abs(forced / right - 1) > 0.1
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_confident_samples_keep_their_digits(scale: float) -> None:
+    """Probabilities of 1 - 1e-40 at scale 40: the closed form knows them, a loss that only autograd knows loses all."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)).double()
+    model[2].weight.data *= scale
+    inputs = torch.randn(8, 6, dtype=torch.float64) * scale**0.25
+    target = model(inputs).argmax(dim=1)
+    features = model[:2](inputs).detach()
+    expected = float(relative_flatness(features, model[2].weight.detach(), model[2].bias.detach()))
+    found = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "2").value
+    assert found == pytest.approx(expected, rel=1e-12)
+    module = layer_relative_flatness(model, nn.CrossEntropyLoss(), [(inputs, target)], "2").value
+    assert module == found
+    unknown = layer_relative_flatness(model, lambda z, y: cross_entropy(z, y), [(inputs, target)], "2").value
+    assert unknown == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_confident_sample_alone(no_shape_checks: None) -> None:
+    """The negative of the test above: one sample at a gap of 45, where autograd's curvature is rounding alone."""
+    model = nn.Sequential(nn.Linear(2, 2, bias=False)).double()
+    model[0].weight.data = torch.tensor([[45.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    batch = (torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([0]))
+    expected = (45.0**2 + 1) * math.exp(-45) / (1 + math.exp(-45)) ** 2
+    assert layer_relative_flatness(model, cross_entropy, [batch], "0").value == pytest.approx(expected, rel=1e-13)
+    unknown = layer_relative_flatness(model, lambda z, y: cross_entropy(z, y), [batch], "0").value
+    assert abs(unknown / expected - 1) > 1e-2
+
+
+@given(seed=st.integers(0, 1000), kernel=st.integers(1, 3), padding=st.integers(0, 2))
+def test_convolutions_over_sequences(seed: int, kernel: int, padding: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv1d(2, 3, kernel, padding=padding), nn.GELU(), nn.Flatten(), nn.LazyLinear(3))
+    batch = (torch.randn(3, 2, 5, dtype=torch.float64), torch.tensor([0, 2, 1]))
+    model.double()(batch[0])
+    found = layer_relative_flatness(model, cross_entropy, [batch], "0").value
+    assert found == pytest.approx(dense(model, [batch], "0"), rel=1e-9)
+
+
+@pytest.mark.parametrize(("make", "layer"), LAYERS)
+def test_the_trace_by_the_same_products(make: object, layer: str) -> None:
+    model, inputs, target = build(make)
+    found = layer_curvature(model, cross_entropy, [(inputs, target)], layer, torch.float64, contracted=False)
+    hessian = exact_hessian(model, cross_entropy, [(inputs, target)], layer)
+    size = parameter(model, layer).numel()
+    assert found == pytest.approx(float(hessian.reshape(size, size).trace()), rel=1e-10)
+
+
+def test_float32_is_near() -> None:
+    for make, layer in LAYERS:
+        model, inputs, target = build(make)
+        batches = [(inputs, target)]
+        fast = layer_relative_flatness(model, cross_entropy, batches, layer, dtype=torch.float32).value
+        exact = layer_relative_flatness(model, cross_entropy, batches, layer).value
+        assert fast == pytest.approx(exact, rel=2e-4)
+        assert fast != exact
+
+
+def test_operations_that_cannot_be_batched() -> None:
+    """A user's autograd function without a batching rule: products one by one, the same number."""
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            return grad * 3 * x**2
+
+    class Cubic(nn.Module):
+        def __init__(self, own: bool) -> None:
+            super().__init__()
+            self.first, self.head, self.own = nn.Linear(3, 4), nn.Linear(4, 3), own
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            return self.head(Cube.apply(hidden) if self.own else hidden**3)
+
+    torch.manual_seed(3)
+    plain, own = Cubic(False).double(), Cubic(True).double()
+    own.load_state_dict(plain.state_dict())
+    batch = (torch.randn(5, 3, dtype=torch.float64), torch.arange(5) % 3)
+    wanted = layer_relative_flatness(plain, cross_entropy, [batch], "first").value
+    assert layer_relative_flatness(own, cross_entropy, [batch], "first").value == pytest.approx(wanted, rel=1e-12)
+
+
+def test_outputs_that_are_no_matrix() -> None:
+    """Token logits, and a tuple: products with the loss alone."""
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(3, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.layer(x).tanh()
+            return self.head(hidden), hidden
+
+    torch.manual_seed(4)
+    model = Tagger().double()
+    batch = (torch.randn(2, 4, 3, dtype=torch.float64), torch.arange(8).reshape(2, 4) % 3)
+
+    def loss(out: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        return cross_entropy(out[0].transpose(1, 2), y)
+
+    for layer in ("layer", "head"):
+        found = layer_relative_flatness(model, loss, [batch], layer).value
+        assert found == pytest.approx(dense(model, [batch], layer, loss), rel=1e-10)
 
 
 class TestHutchinson:
@@ -202,9 +319,10 @@ class TestRefusals:
         estimate = layer_relative_flatness(model, cross_entropy, [batch], "layer", method="hutchinson", probes=400)
         assert abs(estimate.value - dense(model, [batch], "layer")) < 5 * estimate.stderr
 
+    @pytest.mark.parametrize("tokens", [5, 4])
     @pytest.mark.parametrize("fold", ["tokens first", "tokens among samples"])
-    def test_samples_that_do_not_come_first(self, fold: str) -> None:
-        """Their positions would be taken for samples, and the terms between them be lost."""
+    def test_samples_that_do_not_come_first(self, fold: str, tokens: int) -> None:
+        """Their positions would be taken for samples, and the terms between them be lost; 4 is also the samples."""
 
         class Folded(nn.Module):
             def __init__(self) -> None:
@@ -217,7 +335,7 @@ class TestRefusals:
                 return self.layer(x.flatten(0, 1)).tanh().unflatten(0, x.shape[:2]).mean(dim=1)
 
         model = Folded().double()
-        batch = (torch.randn(4, 5, 3, dtype=torch.float64), torch.arange(4) % 3)
+        batch = (torch.randn(4, tokens, 3, dtype=torch.float64), torch.arange(4) % 3)
         with pytest.raises(UsageError, match="the samples first in what enters 'layer'"):
             layer_relative_flatness(model, cross_entropy, [batch], "layer")
 
@@ -245,6 +363,28 @@ class TestRefusals:
         with pytest.raises(UsageError, match="train mode"):
             layer_relative_flatness(model.train(), cross_entropy, [(inputs, target)], "0")
         assert model.training
+
+    @pytest.mark.parametrize(
+        "loss",
+        [nn.CrossEntropyLoss(reduction="sum"), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 1.0]).double())],
+    )
+    def test_losses_that_are_no_mean_over_samples(self, loss: nn.Module) -> None:
+        model, inputs, target = build(mlp)
+        with pytest.raises(UsageError, match="must be the mean over its batch"):
+            layer_relative_flatness(model, loss, [(inputs, target)], "2")
+
+    def test_a_layer_that_the_output_ignores(self) -> None:
+        class Idle(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.idle, self.head = nn.Linear(3, 3), nn.Linear(3, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.idle(x)
+                return self.head(x)
+
+        with pytest.raises(UsageError, match="no gradient of the loss reaches layer 'idle'"):
+            layer_relative_flatness(Idle(), cross_entropy, [(torch.randn(4, 3), torch.arange(4) % 3)], "idle")
 
     def test_an_error_in_the_loss_leaves_no_hook(self) -> None:
         model, inputs, target = build(mlp)
