@@ -9,6 +9,7 @@ from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatn
 from grokcore.geometry import ClassMoments
 from grokcore.interventions import Intervention
 from grokcore.layer_flatness import layer_relative_flatness
+from grokcore.monitor import Monitor
 from grokcore.report import Report, measure
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __all__ = [
     "Estimate",
     "FlattestReparametrisation",
     "Intervention",
+    "Monitor",
     "NonFiniteError",
     "Report",
     "ResourceBusyError",

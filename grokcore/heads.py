@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from types import TracebackType
 
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ def find_head(model: nn.Module, name: str) -> nn.Linear:
     Raises:
         UsageError: no such module (the message lists the linear layers), or it is not linear.
     """
-    modules = dict(model.named_modules())
+    modules = dict(uncompiled(model).named_modules())
     linear = [key for key, module in modules.items() if isinstance(module, nn.Linear)]
     if name not in modules:
         near = difflib.get_close_matches(name, linear, n=1)
@@ -31,11 +30,14 @@ def find_head(model: nn.Module, name: str) -> nn.Linear:
     return head
 
 
-class HeadInput:
-    """Keeps the input of the head's latest forward pass in ``.features``.
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` wrapped, whose names are the user's; else the model itself."""
+    inner: nn.Module = getattr(model, "_orig_mod", model)
+    return inner
 
-    As a context it removes its hook on leaving, on errors too.
-    """
+
+class HeadInput:
+    """Keeps the input of the head's latest forward pass in ``.features``, with its graph."""
 
     features: Tensor
 
@@ -43,17 +45,8 @@ class HeadInput:
         self._head = head
 
     def attach(self) -> None:
-        """Start keeping, for as long as the head lives; the context form stops by itself."""
-        self._handle = self._head.register_forward_pre_hook(self._keep)
-
-    def __enter__(self) -> HeadInput:
-        self.attach()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._handle.remove()
+        """Start keeping, for as long as the head lives."""
+        self._head.register_forward_pre_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self.features = args[0]

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from tqdm import tqdm
 
-from grokcore.collapse import CollapseReport, collapse_report, nearest_mean
-from grokcore.errors import NonFiniteError, without_nan
-from grokcore.flatness import gini_impurity, row_variance
-from grokcore.geometry import ClassMoments, coincide, squared_distances
-from grokcore.heads import HeadInput, find_head
+from grokcore.accumulate import KEEP_BYTES, Accumulator, variance_ratio
+from grokcore.capture import Capture
+from grokcore.collapse import CollapseReport
+from grokcore.errors import UsageError, without_nan
+from grokcore.geometry import ClassMoments
+from grokcore.loaders import call, inputs_and_labels, is_one_shot
+from grokcore.pooling import Pool
+from grokcore.report_text import MEANINGS, report_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,10 @@ class Report:
         samples: number of samples measured.
         collapse: the other collapse metrics, of these samples about their own means.
         reasons: why a field above is NaN.
-        moments: the class moments, usable as another call's reference; not part of the dict.
+        moments: the class moments, usable as another call's reference; not part of the dict. None in a Monitor's
+            history, which they would fill.
+        layers: the collapse metrics of each layer measured, in the order in which they ran; ``nc3_duality`` is
+            NaN there, as only the head has a dual.
     """
 
     loss: float
@@ -49,113 +61,164 @@ class Report:
     samples: int
     collapse: CollapseReport
     reasons: dict[str, str]
-    moments: ClassMoments
+    moments: ClassMoments | None
+    layers: dict[str, CollapseReport] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict without the moments; NaN stays NaN."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "moments"}
-        return values | {"collapse": asdict(self.collapse), "reasons": dict(self.reasons)}
+        """Nested plain dict without the moments, ``layers`` only where any were measured; NaN stays NaN."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("moments", "layers")}
+        values |= {"collapse": asdict(self.collapse), "reasons": dict(self.reasons)}
+        return values | (
+            {"layers": {name: asdict(layer) for name, layer in self.layers.items()}} if self.layers else {}
+        )
 
     def to_json(self) -> str:
         """The dict as JSON, NaN as null (its reason stays)."""
         return json.dumps(without_nan(self.to_dict()), indent=2, allow_nan=False)
 
+    def scalars(self) -> dict[str, float]:
+        """Every number on one level, NaN too: the names of MEANINGS, and ``layers/<name>/<metric>`` of the layers."""
+        values = {
+            name: float(getattr(self if name in self.__dataclass_fields__ else self.collapse, name))
+            for name in MEANINGS
+        }
+        for layer, found in self.layers.items():
+            numbers = {k: v for k, v in asdict(found).items() if k != "reasons"}
+            values |= {f"layers/{layer}/{name}": value for name, value in numbers.items()}
+        return values
+
+    def plot(self) -> Figure:
+        """A figure: cosines of the class means against the simplex, the metrics, and their course over the layers.
+
+        It belongs to no window and no global state; ``report.plot().savefig("report.png")`` writes it.
+        """
+        # Here, as drawing takes longer to import than all the rest.
+        from grokcore.report_plot import report_figure
+
+        return report_figure(self)
+
     def __str__(self) -> str:
-        own = {k: v for k, v in self.to_dict().items() if isinstance(v, (int, float))}
-        rest = {k: v for k, v in asdict(self.collapse).items() if k != "reasons"}
-        reasons = self.reasons | self.collapse.reasons
-        width = max(map(len, own | rest))
-        lines = []
-        for name, value in (own | rest).items():
-            note = f"  ({reasons[name]})" if name in reasons else ""
-            lines.append(f"{name:<{width}}  {value:>12.6g}{note}")
-        return "\n".join(lines)
+        return report_text(self)
 
 
 def measure(
     model: nn.Module,
-    loader: Iterable[tuple[Tensor, Tensor]],
+    loader: Iterable[Any],
     head: str,
     *,
+    layers: str | Sequence[str] = (),
     reference: ClassMoments | Report | None = None,
+    pool: Pool = "mean",
     device: torch.device | str | None = None,
+    keep_bytes: int = KEEP_BYTES,
+    progress: bool | None = None,
 ) -> Report:
     """Measure a classifier whose head is a linear layer, in eval mode, over a whole loader.
 
-    The model's forward runs in its own dtype; everything after the head's input is float64. Every
-    submodule gets its own mode back and the hook is removed, on errors too.
+    The model's forward runs in its own dtype, uncompiled; everything after the head's input is float64, on the
+    head's device, from the features and weights as they are rounded. Logits are W h + b, whatever the model returns.
+    Every submodule gets its own mode back and the hooks are removed, on errors too.
 
     Args:
-        model: any module whose output for a batch are logits W h + b of its head.
-        loader: batches (inputs, labels), labels in [0, K); iterated once.
+        model: any module that calls its head once a forward pass, on one vector a sample. Inputs are given as
+            model(x), of a tuple or a list as model(*x), of a dict as model(**x).
+        loader: batches (inputs, labels), or dicts with the labels under ``"labels"``, ``"label"``, ``"target"`` or
+            ``"targets"``; labels of any integer dtype in [0, K). Batches without samples are passed over.
         head: name of the ``nn.Linear`` head in ``model.named_modules()``; its input h must be (n, m).
+        layers: modules whose output is measured in the same pass, by name; a name may hold shell wildcards (``*``
+            crosses dots), and ``"all"`` is every module without children that runs exactly once a forward pass and
+            gives a floating tensor whose first dimension is the samples. Of several outputs the first counts.
         reference: moments or a Report whose class means ``nc4`` and ``variance_ratio`` use, as when test
             data are held against train means. Without it the samples' own means serve.
+        pool: how a layer's output becomes (n, m): ``"mean"`` over positions, ``"flatten"``, the ``"first"`` or
+            ``"last"`` position, or a callable. Outputs of four or more dimensions are (n, C, ...), of three (n, T, D)
+            or, from one-dimensional convolutions, batch norms and poolings, (n, C, T) (:mod:`grokcore.pooling`).
         device: where the batches are moved; by default the head's device.
+        keep_bytes: see Memory.
+        progress: a progress bar on standard error after two seconds; by default where that is a terminal.
 
     Raises:
-        UsageError: no such head, or not linear.
-        ValueError: an empty loader, labels outside [0, K), features that are not (n, m).
-        NonFiniteError: NaN or infinity in the features, with the batch's number, or in the head.
+        UsageError: no such head or layer, or the head is not linear; a head or layer that does not run exactly once a
+            forward pass or sees no (n, m); an empty loader, an unusable batch, labels outside [0, K); a reference
+            of another size.
+        NonFiniteError: NaN or infinity in the head, its input or a layer, with the batch's number (from 0).
 
-    Memory: without a reference the features are kept until the end, n m numbers in the model's dtype, for
-    NC4 about the samples' own means.
+    Memory: independent of the number of samples, with one exception. Without a reference, NC4 about the samples'
+    own means needs the features again: up to `keep_bytes` of them (1 GiB by default) are kept in their own dtype.
+    Beyond that a loader that can be read again is read a second time, and must then give the same samples (other
+    class counts are noticed, other augmentations are not); a one-shot iterator gives NaN and the reason. More than
+    4,096 features keep no m x m scatter: their ``nc1_papyan`` is NaN.
     """
-    layer = find_head(model, head)
-    weight = layer.weight.detach().double()
-    bias = None if layer.bias is None else layer.bias.detach().double()
-    if not all(bool(torch.isfinite(p).all()) for p in (weight, bias) if p is not None):
-        raise NonFiniteError(f"the head {head!r} holds NaN or infinity")
-    target = torch.device(device) if device is not None else layer.weight.device
-    num_classes, num_features = weight.shape
-    moments = ClassMoments(num_classes, num_features)
-    weight, bias = weight.to(target), None if bias is None else bias.to(target)
-    distances, squared_head = squared_distances(weight), weight.square().sum()
-    about = reference.moments if isinstance(reference, Report) else reference
-    means = None if about is None or about.absent else about.means.to(target)
-    sums = torch.zeros(5, dtype=torch.float64, device=target)
-    agree = 0
-    kept: list[tuple[Tensor, Tensor]] = []
-    with torch.no_grad(), eval_mode(model), HeadInput(layer) as captured:
-        for number, (inputs, labels) in enumerate(loader):
-            labels = labels.to(target).long()
-            model(inputs.to(target))
-            features = captured.features.detach()
-            if features.ndim != 2:
-                raise ValueError(f"the head's input must be (n, m), got {tuple(features.shape)}")
-            wide = features.double()
-            try:
-                moments.update(wide, labels)
-            except NonFiniteError as error:
-                raise NonFiniteError(f"{error} (batch {number})") from None
-            logits = torch.nn.functional.linear(wide, weight, bias)
-            predicted = logits.argmax(dim=1)
-            sums += _sums(wide, logits, predicted, labels, distances, squared_head)
-            if means is not None:
-                agree += int((nearest_mean(wide, means) == predicted).sum())
-            elif about is None:
-                kept.append((features, predicted))
-    if moments.total == 0:
-        raise ValueError("the loader gave no sample")
-    if about is None and not moments.absent:
-        agree = sum(int((nearest_mean(h, moments.means) == predicted).sum()) for h, predicted in kept)
-    n = moments.total
-    loss, correct, kappa, surrogate, gap = (sums / n).tolist()
-    nc4, ratio, reasons = _about_means(agree, moments, moments if about is None else about)
+    capture = Capture(model, head, layers, pool)
+    about = class_moments(reference, capture.head)
+    shown = sys.stderr.isatty() if progress is None else progress
+    # A model compiled and run before would not notice new hooks. A spectral norm turns where its weight is read in
+    # train mode, so nothing reads it before.
+    with torch.no_grad(), eval_mode(model), torch.compiler.set_stance("force_eager"):
+        target = torch.device(device) if device is not None else capture.head.weight.device
+        sums = Accumulator(capture.head, head, about=about, keep_bytes=keep_bytes)
+        _read(model, loader, capture, sums, target, shown)
+        if sums.batches == 0:
+            once = ": an iterator that was read before is empty; give a list or a DataLoader"
+            raise UsageError(f"the loader gave no sample{once if is_one_shot(loader) else ''}")
+        about = sums.moments if about is None else about
+        agreement = sums.agreement(about)
+        lost = "the features exceed keep_bytes and the loader can be read only once: give a DataLoader or a reference"
+        if agreement is None and not about.absent and not is_one_shot(loader):
+            again = Accumulator(capture.head, head, about=about)
+            _read(model, loader, Capture(model, head), again, target, shown)
+            lost = "the features exceed keep_bytes and the loader gave other samples when read again"
+            if torch.equal(again.moments.counts, sums.moments.counts):
+                agreement = again.agreement(about)
+    return finished(sums, about, agreement, lost)
+
+
+def finished(sums: Accumulator, about: ClassMoments, agreement: float | None, lost: str) -> Report:
+    """The Report of an accumulator that has seen samples.
+
+    Args:
+        sums: of the samples.
+        about: the reference's moments, or the samples' own.
+        agreement: NC4; None where it could not be counted, for the reason `lost`.
+        lost: see `agreement`.
+    """
+    ratio, reasons = variance_ratio(sums.moments, about), dict[str, str]()
+    if math.isnan(ratio):
+        reasons["variance_ratio"] = "all class means coincide"
+    if agreement is None:
+        agreement, reasons["nc4"] = math.nan, lost
+    if about.absent:
+        agreement = ratio = math.nan
+        reasons = dict.fromkeys(
+            ("nc4", "variance_ratio"), f"no samples of class {about.absent[0]} behind the class means"
+        )
+    collapse, layers = sums.collapse()
     return Report(
-        loss=loss,
-        accuracy=correct,
-        kappa=kappa,
-        frobenius_surrogate=surrogate,
-        nc4=nc4,
-        logit_gap=gap,
+        **asdict(sums.head_means()),
+        nc4=agreement,
         variance_ratio=ratio,
-        head_norm=float(weight.norm()),
-        samples=n,
-        collapse=collapse_report(moments, weight, bias),
+        head_norm=float(sums.weight.norm()),
+        samples=sums.moments.total,
+        collapse=collapse,
         reasons=reasons,
-        moments=moments,
+        moments=sums.moments,
+        layers=layers,
     )
+
+
+def class_moments(reference: ClassMoments | Report | None, head: nn.Linear) -> ClassMoments | None:
+    """A reference's moments; UsageError where it keeps none or they do not fit the head."""
+    moments = reference.moments if isinstance(reference, Report) else reference
+    if moments is None:
+        if reference is not None:
+            raise UsageError("a Report of a Monitor's history keeps no class means; take the one that was returned")
+        return None
+    if (moments.num_classes, moments.num_features) != (head.out_features, head.in_features):
+        raise UsageError(
+            f"the reference has {moments.num_classes} classes of {moments.num_features} features, the head "
+            f"{head.out_features} of {head.in_features}"
+        )
+    return moments
 
 
 @contextmanager
@@ -170,37 +233,14 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _sums(
-    wide: Tensor, logits: Tensor, predicted: Tensor, labels: Tensor, distances: Tensor, squared_head: Tensor
-) -> Tensor:
-    """Sums over the batch of loss, correct, kappa, surrogate and logit gap; one softmax serves all."""
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
-    probabilities = torch.softmax(logits, dim=1)
-    squared_norms = torch.linalg.vector_norm(wide, dim=1).square()
-    return torch.stack(
-        [
-            torch.nn.functional.cross_entropy(logits, labels, reduction="sum"),
-            (predicted == labels).double().sum(),
-            torch.dot(squared_norms, row_variance(probabilities, distances)),
-            torch.dot(squared_norms, gini_impurity(probabilities)) * squared_head,
-            (own - others).sum(),
-        ]
-    )
-
-
-def _about_means(agree: int, moments: ClassMoments, about: ClassMoments) -> tuple[float, float, dict[str, str]]:
-    """NC4 and the variance ratio about the class means of `about`."""
-    nan = float("nan")
-    if about.absent:
-        reason = f"no samples of class {about.absent[0]} behind the class means"
-        return nan, nan, {"nc4": reason, "variance_ratio": reason}
-    means = about.means.to(moments.means.device)
-    # mean ||h - mu||^2 about other means: the scatter about one's own plus the shift of the means.
-    shift = (moments.counts * (moments.means - means).square().sum(dim=1)).sum()
-    spread = float((moments.within.sum() + shift) / moments.counts.sum())
-    between = float((means - means.mean(dim=0)).square().sum(dim=1).mean())
-    nc4 = agree / moments.total
-    if coincide(means):
-        return nc4, nan, {"variance_ratio": "all class means coincide"}
-    return nc4, spread / between, {}
+def _read(
+    model: nn.Module, loader: Iterable[Any], capture: Capture, sums: Accumulator, device: torch.device, shown: bool
+) -> None:
+    """One pass over the loader into the sums."""
+    with capture:
+        bar = tqdm(loader, desc="measure", unit="batch", delay=2, leave=False, disable=not shown)
+        for number, batch in enumerate(bar):
+            inputs, labels = inputs_and_labels(batch, number)
+            if len(labels):
+                call(model, inputs, device)
+                sums.add(capture.take(len(labels)), labels)
