@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from grokcore.capture import Forward
 from grokcore.collapse import CollapseReport, collapse_report, nearest_mean
+from grokcore.distances import coincide, squared_distances
 from grokcore.errors import NonFiniteError, UsageError
 from grokcore.flatness import gini_impurity, row_variance
-from grokcore.geometry import ClassMoments, coincide, squared_distances
+from grokcore.geometry import ClassMoments
 
 KEEP_BYTES = 2**30
 """Features kept for NC4 about the samples' own means, by default."""

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokcore.distances import coincide, squared_distances
 from grokcore.errors import NonFiniteError
-from grokcore.geometry import ClassMoments, coincide, squared_distances
+from grokcore.geometry import ClassMoments
 
 NAN = float("nan")
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokcore.geometry import squared_distances
+from grokcore.distances import squared_distances
 
 Loss = Literal["cross_entropy", "squared"]
 Reduction = Literal["mean", "sum", "none"]
@@ -52,7 +52,7 @@ def relative_flatness(
 
     Accuracy: the variance is taken as (1/2) sum_{s,t} p_s p_t ||w_s - w_t||^2, a sum of non-negative terms,
     so nothing cancels however large the logit gaps are. Rows closer to each other than 1e-6 of the largest
-    centred row lose digits where a gradient is asked for (:func:`grokcore.geometry.squared_distances`).
+    centred row lose digits where a gradient is asked for (:func:`grokcore.distances.squared_distances`).
 
     Source: Petzka et al. 2021 (definition); theory A2 (closed form; `python -m theory A2`).
     """

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from grokcore.distances import squared_distances
 from grokcore.flatness import row_variance
-from grokcore.geometry import squared_distances
 
 _LONGEST_STEP = 4.0  # of the logarithm of P in one iteration: exp stays harmless
 _ROUNDING = 1e-14  # relative error of a mean over samples, with room to spare
