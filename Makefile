@@ -7,15 +7,17 @@ PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
-.PHONY: help grokking test check benchmarks clean FORCE
+.PHONY: help grokking test check benchmarks peers clean FORCE
 
 help:
 	@echo 'make grokking    set up $(VENV) and run: python -m experiments.grokking --arm $(ARM)'
 	@echo 'make test        set up $(VENV) and run the tests'
 	@echo 'make check       ruff, the strict type checker, and the hashes of the recorded results'
 	@echo 'make benchmarks  python -m benchmarks'
-	@echo 'make clean       remove $(VENV); runs/ stays'
+	@echo 'make peers       set up $(PEERS), the public libraries that benchmarks compare with'
+	@echo 'make clean       remove $(VENV) and $(PEERS); runs/ stays'
 	@echo "options: ARM=baseline, VENV=path, TORCH='torch>=2.6' (default $(TORCH))"
 
 # The stamps record what is installed; another TORCH or a changed pyproject.toml installs again.
@@ -49,5 +51,13 @@ check: $(VENV)/.installed-dev
 benchmarks: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
+# A folder on one process's path, not on ours: without dependencies, so that it runs our PyTorch.
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: benchmarks/peers.txt $(VENV)/.installed
+	rm -rf $(PEERS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(PEERS) -r $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

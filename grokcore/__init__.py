@@ -1,5 +1,6 @@
 """grokcore: neural collapse and relative flatness, measured exactly on anybody's model."""
 
+from grokcore.bounds import margin_error_bound
 from grokcore.collapse import CollapseReport, cdnv, collapse_report, nearest_mean_agreement
 from grokcore.curvature import exact_hessian
 from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
@@ -33,6 +34,7 @@ __all__ = [
     "frobenius_surrogate",
     "gini_impurity",
     "layer_relative_flatness",
+    "margin_error_bound",
     "measure",
     "nearest_mean_agreement",
     "relative_flatness",
