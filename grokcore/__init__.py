@@ -11,7 +11,9 @@ from grokcore.geometry import ClassMoments
 from grokcore.interventions import Intervention
 from grokcore.layer_flatness import layer_relative_flatness
 from grokcore.monitor import Monitor
+from grokcore.operators import GaussNewtonOperator, HessianOperator
 from grokcore.report import Report, measure
+from grokcore.traces import hessian_trace
 
 __version__ = "0.1.0"
 
@@ -21,6 +23,8 @@ __all__ = [
     "DivergedError",
     "Estimate",
     "FlattestReparametrisation",
+    "GaussNewtonOperator",
+    "HessianOperator",
     "Intervention",
     "Monitor",
     "NonFiniteError",
@@ -33,6 +37,7 @@ __all__ = [
     "flattest_reparametrisation",
     "frobenius_surrogate",
     "gini_impurity",
+    "hessian_trace",
     "layer_relative_flatness",
     "margin_error_bound",
     "measure",

@@ -108,20 +108,22 @@ def contraction(run: LayerRun, loss_fn: LossFunction, target: Tensor, factor: Te
         if not smooth or curvature.directions <= factor.shape[1] * hidden.shape[2]:
             values = torch.zeros(len(hidden)).to(hidden)
             for vectors, weights in curvature.chunks(run.at_once):
-                for pulled, weight in zip(_batched(outputs, run.added, vectors), weights, strict=True):
-                    values += weight * _seen(run.by_position(pulled), hidden, factor)
+                pulled = _batched(outputs, run.added, vectors)
+                values += (weights * _seen(run, pulled, hidden, factor)).sum(dim=0)
             if not smooth:
                 return values
             return values + _products(run, (outputs * curvature.gradient).sum(), factor, hidden)
     return _products(run, len(hidden) * loss_fn(outputs, target), factor, hidden)
 
 
-def _seen(pulled: Tensor, hidden: Tensor, factor: Tensor) -> Tensor:
-    """|| sum_u h_u (F^T g_u)^T ||_F^2 for a gradient g in the layer's output, sample by sample."""
-    moved = pulled @ factor
+def _seen(run: LayerRun, pulled: Tensor, hidden: Tensor, factor: Tensor) -> Tensor:
+    """|| sum_u h_u (F^T g_u)^T ||_F^2 of each sample for each of several gradients g in the layer's output, (c, n)."""
     if hidden.shape[1] == 1:
-        return moved.square().sum(dim=(1, 2)) * hidden.square().sum(dim=(1, 2))
-    return (hidden.transpose(1, 2) @ moved).square().sum(dim=(1, 2))
+        moved = pulled.reshape(len(pulled), len(hidden), -1) @ factor
+        return moved.square().sum(dim=2) * hidden.square().sum(dim=(1, 2))
+    # One by one: with many positions each of them is large.
+    maps = (hidden.transpose(1, 2) @ (run.by_position(one) @ factor) for one in pulled)
+    return torch.stack([one.square().sum(dim=(1, 2)) for one in maps])
 
 
 def _products(run: LayerRun, scalar: Tensor, factor: Tensor, hidden: Tensor) -> Tensor:
