@@ -15,6 +15,10 @@ class NonFiniteError(ValueError):
     """NaN or infinity where a measurement needs finite numbers."""
 
 
+class UnsuitedLayerError(UsageError):
+    """A layer whose curvature cannot be taken from its pre-activations; products with its weight's Hessian can."""
+
+
 class ResourceBusyError(UsageError):
     """Another process holds the run folder."""
 

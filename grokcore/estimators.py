@@ -53,16 +53,20 @@ class Estimate:
         return cls(value, 0.0, 0, None)
 
     @classmethod
-    def of_probes(cls, values: Tensor, seed: int) -> Estimate:
-        """The mean of independent unbiased values, one a probe; NaN standard error for a single one."""
+    def of_probes(cls, values: Tensor, seed: int, *, known: float = 0.0, probes: int | None = None) -> Estimate:
+        """What is known exactly plus the mean of independent unbiased values, one a probe or fewer.
+
+        The standard error is the values' own times Student's factor (:func:`student`); NaN for a single one.
+        """
         count = len(values)
-        stderr = float(values.std(unbiased=True)) / math.sqrt(count) if count > 1 else math.nan
-        return cls(float(values.mean()), stderr, count, seed)
+        stderr = float(values.std(unbiased=True)) / math.sqrt(count) * student(count - 1) if count > 1 else math.nan
+        return cls(known + float(values.mean()), stderr, count if probes is None else probes, seed)
 
 
-def rademacher(shape: tuple[int, ...], seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Independent fair signs, the same on every device: drawn on the CPU."""
-    return _signs(shape, torch.Generator().manual_seed(seed), device, dtype)
+def signs(shape: tuple[int, ...], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Independent fair signs, the same on every device: drawn by a generator on the CPU."""
+    bits = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8)
+    return (2 * bits - 1).to(device=device, dtype=dtype)
 
 
 def hutchinson(
@@ -93,9 +97,9 @@ def hutchinson(
     generator = torch.Generator().manual_seed(seed)
     values = []
     for start in range(0, probes, _BLOCK):
-        z = _signs((dim, min(_BLOCK, probes - start)), generator, _device(device), dtype)
+        z = signs((dim, min(_BLOCK, probes - start)), generator, _device(device), dtype)
         values.append(_dots(z, _product(matmat, z)))
-    return _of_values(torch.cat(values), 0.0, probes, seed)
+    return Estimate.of_probes(torch.cat(values), seed)
 
 
 def hutchpp(
@@ -126,12 +130,12 @@ def hutchpp(
     """
     _require(dim, probes, _LEAST)
     generator = torch.Generator().manual_seed(seed)
-    sketch = _signs((dim, probes // 3), generator, _device(device), dtype)
+    sketch = signs((dim, probes // 3), generator, _device(device), dtype)
     basis, _ = _range(_product(matmat, sketch))
     # What a range of lower rank does not need goes to the second mean.
-    rest = _signs((dim, probes - sketch.shape[1] - basis.shape[1]), generator, sketch.device, dtype)
+    rest = signs((dim, probes - sketch.shape[1] - basis.shape[1]), generator, sketch.device, dtype)
     known, values = _projected(matmat, basis, rest)
-    return _of_values(values, known, probes, seed)
+    return Estimate.of_probes(values, seed, known=known, probes=probes)
 
 
 def xtrace(
@@ -192,12 +196,6 @@ def student(degrees: int) -> float:
     """
     x = 1 / degrees
     return 1 + 1.25 * x + 1.53125 * x**2 + 1.4297 * x**3 + 0.922 * x**4
-
-
-def _of_values(values: Tensor, known: float, probes: int, seed: int) -> Estimate:
-    plain = Estimate.of_probes(values, seed)
-    stderr = plain.stderr * student(len(values) - 1) if len(values) > 1 else math.nan
-    return Estimate(known + plain.value, stderr, probes, seed)
 
 
 def _projected(matmat: MatMat, basis: Tensor, rest: Tensor) -> tuple[float, Tensor]:
@@ -282,11 +280,6 @@ def _product(matmat: MatMat, columns: Tensor) -> Tensor:
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=0, dtype=torch.float64)
-
-
-def _signs(shape: tuple[int, ...], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
-    signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8)
-    return (2 * signs - 1).to(device=device, dtype=dtype)
 
 
 def _device(device: torch.device | None) -> torch.device:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from grokcore.curvature import LossFunction
-from grokcore.errors import UsageError
+from grokcore.errors import UnsuitedLayerError
 from grokcore.output_curvature import affordable, output_curvature
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
@@ -53,7 +53,7 @@ class LayerRun:
         finally:
             handle.remove()
         if len(seen) != 1:
-            raise UsageError(
+            raise UnsuitedLayerError(
                 f"an exact value needs a layer that is applied once, this one is applied {len(seen)} times"
             )
         self.given, self.added = seen[0]

@@ -11,15 +11,18 @@ from grokcore.curvature import (
     Batches,
     LossFunction,
     frozen,
-    losses_of_weight,
     parameter_name,
     refuse_bad_values,
     refuse_no_mean,
     tensor_pairs,
 )
-from grokcore.errors import UsageError
-from grokcore.estimators import Estimate, rademacher
+from grokcore.errors import UnsuitedLayerError, UsageError
+from grokcore.estimators import Estimate, signs
+from grokcore.heads import uncompiled
 from grokcore.layer_curvature import CONVOLUTIONS, LayerRun, contraction
+from grokcore.operators import HessianOperator
+
+_NUMBERS = 2**25  # in the directions that are taken together
 
 
 def layer_relative_flatness(
@@ -38,13 +41,14 @@ def layer_relative_flatness(
     Args:
         model: any module in eval mode (or without dropout and batch norm); it is left as it is.
         loss_fn: ``loss_fn(output, target)``, the mean over its batch of per-sample losses.
-        batches: (input, target) pairs; a batch's size is the first dimension of its target.
+        batches: (input, target) pairs; a batch's size is the first dimension of its target. "hutchinson" reads them
+            twice, so give it a list or a DataLoader.
         layer: a module's name as in ``model.named_modules()``. "exact" takes an ``nn.Linear`` at any number of
             positions and an ``nn.Conv1d`` or ``nn.Conv2d`` without groups, whose input has the samples first;
             "hutchinson" any module or parameter, whose weight is flattened to (out, everything else).
         method: "exact" (standard error 0), or "hutchinson": the mean of <WZ, H[WZ]> over Rademacher Z (theory A4).
         probes: of "hutchinson".
-        seed: of "hutchinson"; the same probes for every batch.
+        seed: of "hutchinson".
         dtype: of the model's copy and of every product; sums are float64. In float32 it is faster and good to about
             5 digits.
 
@@ -86,7 +90,7 @@ def layer_curvature(
         for x, y in tensor_pairs(batches, weight.device, dtype):
             run = LayerRun(plain, module, state, x)
             if run.given.shape[0] != y.shape[0]:
-                raise UsageError(
+                raise UnsuitedLayerError(
                     f"an exact value needs the samples first in what enters {layer!r}: its input has shape "
                     f"{tuple(run.given.shape)} for {y.shape[0]} samples; take 'hutchinson'"
                 )
@@ -103,7 +107,7 @@ def layer_curvature(
             total += float(contraction(run, loss_fn, y, factor, run.inputs_of_positions()).double().sum())
             samples += y.shape[0]
     if samples == 0:
-        raise UsageError("the relative flatness of no samples is undefined")
+        raise UsageError("the curvature of no samples is undefined")
     return total / samples
 
 
@@ -111,20 +115,22 @@ def only_layer(model: nn.Module, name: str) -> nn.Module:
     """The linear layer or convolution whose weight has this name, if it is its own.
 
     Raises:
-        UsageError: another kind of parameter or layer, or a weight in several places.
+        UnsuitedLayerError: another kind of parameter or layer, or a weight in several places.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     places = [other for other, value in named.items() if value is named[name]]
     module = model.get_submodule(name.rpartition(".")[0])
     what = f"{name} of {type(module).__name__}"
     if not name.endswith("weight") or type(module) not in (nn.Linear, *CONVOLUTIONS):
-        raise UsageError(
+        raise UnsuitedLayerError(
             f"an exact value needs the weight of an nn.Linear, nn.Conv1d or nn.Conv2d, not {what}; take 'hutchinson'"
         )
     if isinstance(module, CONVOLUTIONS) and (module.groups != 1 or module.padding_mode != "zeros"):
-        raise UsageError(f"an exact value needs one group and padding by zeros, unlike {what}; take 'hutchinson'")
+        raise UnsuitedLayerError(
+            f"an exact value needs one group and padding by zeros, unlike {what}; take 'hutchinson'"
+        )
     if len(places) > 1:
-        raise UsageError(
+        raise UnsuitedLayerError(
             f"an exact value needs a weight in one place, this is in {', '.join(places)}; take 'hutchinson'"
         )
     return module
@@ -139,7 +145,7 @@ def _refuse_mixed_samples(run: LayerRun, layer: str) -> None:
     first[0] = torch.randn(first[0].shape, generator=torch.Generator().manual_seed(0)).to(outputs)
     (pulled,) = torch.autograd.grad(outputs, run.added, first, retain_graph=True)
     if bool(pulled[1:].any()):
-        raise UsageError(
+        raise UnsuitedLayerError(
             f"an exact value needs the samples first in what enters {layer!r}, each on its own: the first sample's "
             "output depends on other rows; take 'hutchinson'"
         )
@@ -164,18 +170,14 @@ def _hutchinson(
 ) -> Estimate:
     if probes < 1:
         raise UsageError(f"probes must be at least 1, got {probes}")
-    with frozen(model, dtype) as (plain, state):
-        name = parameter_name(plain, layer)
-        weight = state.pop(name)
-        rows = weight.reshape(weight.shape[0], -1)
-        signs = rademacher((probes, rows.shape[1], rows.shape[1]), seed, weight.device, weight.dtype)
-        directions = (rows @ signs).reshape(probes, *weight.shape)
-        totals, samples = torch.zeros(probes, dtype=torch.float64), 0
-        for loss, count in losses_of_weight(plain, loss_fn, batches, state, name, weight):
-            for index, direction in enumerate(directions):
-                moved: Tensor = torch.func.jvp(torch.func.grad(loss), (weight,), (direction,))[1]
-                totals[index] += float((direction * moved).sum()) * count
-            samples += count
-    if samples == 0:
-        raise UsageError("the relative flatness of no samples is undefined")
-    return Estimate.of_probes(totals / samples, seed)
+    operator = HessianOperator(model, loss_fn, batches, layer, dtype=dtype)
+    weight = dict(uncompiled(model).named_parameters())[operator.names[0]].detach().to(dtype)
+    rows = weight.reshape(weight.shape[0], -1)
+    generator = torch.Generator().manual_seed(seed)
+    at_once, values = max(1, _NUMBERS // operator.dim), []
+    for start in range(0, probes, at_once):
+        # One matrix of signs at a time: of a wide layer each is large.
+        drawn = (signs((rows.shape[1],) * 2, generator, rows.device, dtype) for _ in range(start, probes)[:at_once])
+        columns = torch.stack([(rows @ matrix).flatten() for matrix in drawn], dim=1)
+        values.append((columns * (operator @ columns)).sum(dim=0, dtype=torch.float64))
+    return Estimate.of_probes(torch.cat(values), seed)

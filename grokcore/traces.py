@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from grokcore.curvature import Batches, LossFunction
-from grokcore.errors import UsageError
+from grokcore.errors import UnsuitedLayerError, UsageError
 from grokcore.estimators import Estimate, hutchinson, hutchpp, xtrace
+from grokcore.layer_flatness import layer_curvature
 from grokcore.operators import HessianOperator
 
 _ESTIMATORS = {"hutchinson": hutchinson, "hutch++": hutchpp, "xtrace": xtrace}
@@ -41,9 +43,11 @@ def hessian_trace(
             the mean over all samples, whatever the batch sizes.
         layer: a module's name, whose ``weight`` is meant, or a parameter's; None takes every parameter that requires
             a gradient, tied ones once.
-        method: "exact" takes one Hessian-vector product for each parameter; the others are unbiased estimates by
-            `probes` products: :func:`grokcore.estimators.hutchinson`, :func:`grokcore.estimators.hutchpp` and
-            :func:`grokcore.estimators.xtrace`, the most accurate one where the spectrum decays.
+        method: "exact" takes one Hessian-vector product for each parameter, or, for a `layer` that
+            :func:`grokcore.layer_relative_flatness` takes, far fewer at its pre-activations; the others are unbiased
+            estimates by `probes` products: :func:`grokcore.estimators.hutchinson`,
+            :func:`grokcore.estimators.hutchpp` and :func:`grokcore.estimators.xtrace`, the most accurate one where
+            the spectrum decays.
         probes: Hessian-vector products in all. "hutch++" takes at least 12, "xtrace" an even number of at least 12.
         seed: of the probes; not used by "exact".
         dtype: of the products; the sums are float64.
@@ -61,15 +65,26 @@ def hessian_trace(
     """
     if method != "exact" and method not in _ESTIMATORS:
         raise UsageError(f"method must be 'exact', {', '.join(map(repr, _ESTIMATORS))}, got {method!r}")
-    operator = HessianOperator(model, loss_fn, batches, layer, dtype=dtype, chunk_size=chunk_size)
     if method == "exact":
-        return Estimate.exact(_exact(operator))
+        return Estimate.exact(_exact(model, loss_fn, batches, layer, dtype, chunk_size))
+    operator = HessianOperator(model, loss_fn, batches, layer, dtype=dtype, chunk_size=chunk_size)
     return _ESTIMATORS[method](
         operator.__matmul__, operator.dim, probes=probes, seed=seed, device=operator.device, dtype=dtype
     )
 
 
-def _exact(operator: HessianOperator) -> float:
+def _exact(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    batches: Batches,
+    layer: str | None,
+    dtype: torch.dtype,
+    chunk_size: int | None,
+) -> float:
+    if layer is not None:
+        with suppress(UnsuitedLayerError):
+            return layer_curvature(model, loss_fn, batches, layer, dtype, contracted=False)
+    operator = HessianOperator(model, loss_fn, batches, layer, dtype=dtype, chunk_size=chunk_size)
     starts = range(0, operator.dim, operator.chunk_size)
     total = 0.0
     for start in tqdm(starts, desc="exact trace", unit="chunk", disable=not sys.stderr.isatty(), leave=False):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import grokcore.layer_curvature as curvature
 from grokcore import Estimate, exact_hessian, layer_relative_flatness, relative_flatness
 from grokcore.curvature import frozen
-from grokcore.estimators import rademacher
+from grokcore.estimators import signs, student
 from grokcore.layer_flatness import layer_curvature
 from tests.grokcore.test_curvature import build, cnn, mlp, parameter, transformer
 from theory.numeric.oracle import mean_squared_loss
@@ -248,8 +248,8 @@ class TestHutchinson:
         batch = (torch.randn(4, 2, dtype=torch.float64), torch.arange(4) % 2)
         weight, hessian = model[0].weight.detach(), exact_hessian(model, cross_entropy, [batch], "0")
         values = []
-        for signs in itertools.product((-1.0, 1.0), repeat=4):
-            moved = weight @ torch.tensor(signs, dtype=torch.float64).reshape(2, 2)
+        for each in itertools.product((-1.0, 1.0), repeat=4):
+            moved = weight @ torch.tensor(each, dtype=torch.float64).reshape(2, 2)
             values.append(float(torch.einsum("sj,sjtk,tk->", moved, hessian, moved)))
         assert sum(values) / 16 == pytest.approx(dense(model, [batch], "0"), rel=1e-12)
 
@@ -261,10 +261,11 @@ class TestHutchinson:
         )
         weight = parameter(model, layer).detach().flatten(1)
         hessian = exact_hessian(model, cross_entropy, [(inputs, target)], layer).reshape(*weight.shape, *weight.shape)
-        signs = rademacher((3, weight.shape[1], weight.shape[1]), 5, weight.device, weight.dtype)
-        values = torch.stack([torch.einsum("sj,sjtk,tk->", weight @ z, hessian, weight @ z) for z in signs])
+        generator = torch.Generator().manual_seed(5)
+        drawn = [signs((weight.shape[1],) * 2, generator, weight.device, weight.dtype) for _ in range(3)]
+        values = torch.stack([torch.einsum("sj,sjtk,tk->", weight @ z, hessian, weight @ z) for z in drawn])
         assert found.value == pytest.approx(float(values.mean()), rel=1e-10)
-        assert found.stderr == pytest.approx(float(values.std()) / 3**0.5, rel=1e-9)
+        assert found.stderr == pytest.approx(student(2) * float(values.std()) / 3**0.5, rel=1e-9)
         assert (found.probes, found.seed) == (3, 5)
 
     def test_the_same_seed_is_the_same_number(self) -> None:
