@@ -8,8 +8,9 @@ fused attention has no second derivative on every device.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def frozen(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[nn.Module, di
     # Clones: modules that write into their buffers (or parameters) write into these.
     named = (*model.named_parameters(), *model.named_buffers())
     state = {key: _cast(value.detach(), dtype).clone() for key, value in named}
-    with differentiable_twice(), torch.compiler.set_stance("force_eager"), _kept(model):
+    with differentiable_twice(), eager(), _kept(model):
         yield model, state
 
 
@@ -122,14 +123,15 @@ def losses_of_weight(
     Raises:
         UsageError, NonFiniteError: a batch or a loss that cannot be differentiated, as :func:`exact_hessian` says.
     """
-    first = True
-    for x, y in tensor_pairs(batches, weight.device, weight.dtype):
+    for index, (x, y) in enumerate(tensor_pairs(batches, weight.device, weight.dtype)):
 
         def loss(w: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
             return loss_fn(torch.func.functional_call(model, {**state, name: w}, (x,)), y)
 
-        refuse_bad_loss(loss, weight, twice=first)
-        first = False
+        refuse_bad_loss(loss, weight, twice=index == 0)
+        if index == 1:  # of a single batch, any loss has a Hessian
+            with torch.no_grad():
+                refuse_no_mean(loss_fn, torch.func.functional_call(model, {**state, name: weight}, (x,)), y)
         yield loss, y.shape[0]
 
 
@@ -159,6 +161,15 @@ def refuse_train_mode(model: nn.Module) -> None:
             raise UsageError(
                 f"{name or 'the model'} ({type(module).__name__}) is in train mode; call model.eval() first"
             )
+
+
+def eager() -> AbstractContextManager[object]:
+    """A context in which compiled functions run uncompiled, so that new hooks and second derivatives are seen."""
+    # Without a compiler in the process nothing is compiled; importing it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager

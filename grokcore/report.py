@@ -17,6 +17,7 @@ from tqdm import tqdm
 from grokcore.accumulate import KEEP_BYTES, Accumulator, variance_ratio
 from grokcore.capture import Capture
 from grokcore.collapse import CollapseReport
+from grokcore.curvature import eager
 from grokcore.errors import UsageError, without_nan
 from grokcore.geometry import ClassMoments
 from grokcore.loaders import call, inputs_and_labels, is_one_shot
@@ -154,7 +155,7 @@ def measure(
     shown = sys.stderr.isatty() if progress is None else progress
     # A model compiled and run before would not notice new hooks. A spectral norm turns where its weight is read in
     # train mode, so nothing reads it before.
-    with torch.no_grad(), eval_mode(model), torch.compiler.set_stance("force_eager"):
+    with torch.no_grad(), eval_mode(model), eager():
         target = torch.device(device) if device is not None else capture.head.weight.device
         sums = Accumulator(capture.head, head, about=about, keep_bytes=keep_bytes)
         _read(model, loader, capture, sums, target, shown)
