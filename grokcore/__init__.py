@@ -1,7 +1,9 @@
 """grokcore: neural collapse and relative flatness, measured exactly on anybody's model."""
 
+from grokcore.agreement import nearest_mean_agreement
+from grokcore.batch_cdnv import cdnv
 from grokcore.bounds import margin_error_bound
-from grokcore.collapse import CollapseReport, cdnv, collapse_report, nearest_mean_agreement
+from grokcore.collapse import CollapseReport, collapse_report
 from grokcore.curvature import exact_hessian
 from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
 from grokcore.estimators import Estimate

@@ -1,4 +1,4 @@
-"""Neural-collapse metrics: NC1 to NC4, RNC1, CDNV and the angles between class means.
+"""Neural-collapse metrics of class moments: NC1 to NC3, RNC1, CDNV and the angles between class means.
 
 Notation: mu_c the class means, mu_G their mean, Mc the K x m matrix of mu_c - mu_G, Sigma_W the mean over
 samples of the within-class scatter, Sigma_B = Mc^T Mc / K. Features are raw, from a model in eval mode.
@@ -10,11 +10,10 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from grokcore.distances import coincide, squared_distances
-from grokcore.errors import NonFiniteError
 from grokcore.geometry import ClassMoments
 
 NAN = float("nan")
@@ -57,7 +56,6 @@ class CollapseReport:
 
 
 METRICS = tuple(name for name in CollapseReport.__dataclass_fields__ if name != "reasons")
-_CLOSEST = 1e-6
 _NEED_SIMPLEX = ("nc2_equiangle", "nc2_etf", "nc3_duality")
 
 
@@ -77,12 +75,18 @@ def collapse_report(
     Returns:
         CollapseReport. With an absent class every metric is NaN; with fewer than K - 1 features, where
         no simplex exists, the simplex metrics are.
+
+    Raises:
+        ValueError: a weight whose shape does not fit the moments.
     """
     if moments.absent:
         shown = ", ".join(map(str, moments.absent[:5])) + (", ..." if len(moments.absent) > 5 else "")
         reason = f"no samples of class {shown}"
         return CollapseReport(**dict.fromkeys(METRICS, NAN), reasons=dict.fromkeys(METRICS, reason))
     num_classes = moments.num_classes
+    if weight is not None and weight.shape != (num_classes, moments.num_features):
+        wanted = (num_classes, moments.num_features)
+        raise ValueError(f"the weight must be {wanted} as the moments are, got {tuple(weight.shape)}")
     values: dict[str, float] = dict.fromkeys(METRICS, NAN)
     reasons: dict[str, str] = {}
 
@@ -93,15 +97,16 @@ def collapse_report(
     norm_mean = float(moments.norm_sum / moments.counts.sum())
     norm_sup = float(moments.norm_max)
     values["within_class_variance"] = float(variances.mean())
-    if norm_sup > 0:
+    if norm_sup**2 > 0:
         values["rnc1_sup"] = trace_within / norm_sup**2
         values["rnc1_mean"] = trace_within / norm_mean**2
     else:
-        reasons |= dict.fromkeys(("rnc1_sup", "rnc1_mean"), "all features are zero")
+        reasons |= dict.fromkeys(("rnc1_sup", "rnc1_mean"), "all features are zero, or their squares are")
 
     distances = squared_distances(centred)
     pairs = num_classes * (num_classes - 1)
-    floor = (8 * torch.finfo(torch.float64).eps) ** 2 * float(moments.means.square().sum(dim=1).max())
+    # What the rounding of the features leaves between two means that are equal.
+    floor = (8 * torch.finfo(torch.float64).eps * max(float(moments.means.norm(dim=1).max()), norm_mean)) ** 2
     values["squared_mean_distance"] = float(distances.sum()) / pairs
     if float(distances.fill_diagonal_(math.inf).min()) > floor:
         # Over ordered pairs the sum of (V_c + V_c') / (2 d^2) is the sum of V_c / d^2.
@@ -109,7 +114,7 @@ def collapse_report(
     else:
         reasons["cdnv"] = "two class means coincide"
 
-    if not coincide(moments.means):
+    if not coincide(moments.means, norm_mean):
         values["nc1_trace_ratio"] = trace_within / trace_between
         if moments.scatter == "trace":
             reasons["nc1_papyan"] = "moments with scatter='trace' keep no scatter matrix"
@@ -131,24 +136,27 @@ def _simplex_metrics(centred: Tensor, weight: Tensor | None, values: dict[str, f
         reason = f"{num_features} features hold no simplex of {num_classes} classes"
         reasons |= dict.fromkeys(_NEED_SIMPLEX, reason)
         return
-    gram = centred @ centred.T
+    # Of norm 1, so that no product over- or underflows.
+    unit = centred / centred.norm()
+    gram = unit @ unit.T
     simplex = torch.eye(num_classes, dtype=gram.dtype, device=gram.device) - 1 / num_classes
     values["nc2_etf"] = float((gram / gram.norm() - simplex / math.sqrt(num_classes - 1)).norm())
-    norms = centred.norm(dim=1)
+    norms = unit.norm(dim=1)
     if float(norms.min()) > 0:
         cosines = (gram / (norms[:, None] * norms[None, :]))[_pair_mask(num_classes, gram.device)]
         values["nc2_equiangle"] = float((cosines + 1 / (num_classes - 1)).abs().mean())
     else:
         reasons["nc2_equiangle"] = "a class mean equals the global mean"
+    largest = 0.0 if weight is None else float(weight.abs().max())
     if weight is None:
         reasons["nc3_duality"] = "no head weight given"
-    elif not bool(torch.isfinite(weight).all()):
+    elif not math.isfinite(largest):
         reasons["nc3_duality"] = "the head's weight holds NaN or infinity"
-    elif float(weight.norm()) == 0:
+    elif largest == 0:
         reasons["nc3_duality"] = "the head's weight is zero"
     else:
-        head = weight.to(centred)
-        values["nc3_duality"] = float((head / head.norm() - centred / centred.norm()).norm())
+        head = weight.to(centred) / largest
+        values["nc3_duality"] = float((head / head.norm() - unit).norm())
 
 
 def _papyan(within: Tensor, centred: Tensor) -> float:
@@ -164,82 +172,8 @@ def _papyan(within: Tensor, centred: Tensor) -> float:
     _, sizes, right = torch.linalg.svd(centred, full_matrices=False)
     sizes, right = sizes[:rank], right[:rank]
     keep = sizes > tolerance * sizes[0]
-    along = ((right @ within) * right).sum(dim=1)
+    along = ((right @ within) * right).sum(dim=1).clamp_min(0)
     return float((along[keep] / sizes[keep].square()).sum())
-
-
-def cdnv(
-    features: Float[Tensor, "n m"], labels: Int[Tensor, " n"], num_classes: int | None = None
-) -> Float[Tensor, ""]:
-    """Class-distance normalised variance of a batch, differentiable (Galanti, Gyorgy, Hutter 2022).
-
-    Mean over the ordered pairs (c, c') of classes present in the batch of
-    (V_c + V_c') / (2 ||mu_c - mu_c'||^2), V_c the mean squared distance to the batch's own mean mu_c. With
-    n samples a class it saturates near (n - 1)/2 as the true means merge.
-
-    Args:
-        features: (n, m); half precision is computed in float32.
-        labels: (n,) in [0, num_classes).
-        num_classes: K; if not given it is read off the labels, which waits for the device.
-
-    Returns:
-        A scalar, 0 with zero gradient where fewer than two classes are present. Two means closer than 1e-6
-        of the root mean square distance of the means count as that far apart and get no gradient from
-        their distance, so that a batch in which two means coincide gives a large, finite number.
-    """
-    if num_classes is None:
-        num_classes = int(labels.max()) + 1 if labels.numel() else 2
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    labels = labels.long()
-    counts = wide.new_zeros(num_classes).index_add_(0, labels, wide.new_ones(len(labels)))
-    share = counts.clamp_min(1)
-    # A common shift changes nothing and keeps float32 accurate.
-    wide = wide - wide.detach().mean(dim=0)
-    means = wide.new_zeros(num_classes, wide.shape[1]).index_add(0, labels, wide) / share[:, None]
-    squares = (wide - means.index_select(0, labels)).square().sum(dim=1)
-    variances = wide.new_zeros(num_classes).index_add(0, labels, squares).double() / share
-    # Masks as numbers: boolean broadcasts cost more than everything else here.
-    present = (counts > 0).double()
-    pairs = torch.outer(present, present) * (1 - torch.eye(num_classes, dtype=torch.float64, device=wide.device))
-    distances = squared_distances(means)
-    # The floor keeps the value and its gradient finite where two means of the batch coincide.
-    floor = _CLOSEST**2 * (distances.detach() * pairs).sum() / pairs.sum().clamp_min(1) + 1e-30
-    inverse = pairs / torch.maximum(distances, floor)
-    # Over ordered pairs the sum of (V_c + V_c') / (2 d^2) is the sum of V_c / d^2.
-    return (torch.dot(variances, inverse.sum(dim=1)) / pairs.sum().clamp_min(1)).to(wide.dtype)
-
-
-@torch.no_grad()
-def nearest_mean_agreement(
-    features: Float[Tensor, "n m"],
-    weight: Float[Tensor, "K m"],
-    bias: Float[Tensor, " K"] | None,
-    means: Float[Tensor, "K m"],
-) -> float:
-    """NC4: share of samples on which argmax(W h + b) is the class of the nearest mean.
-
-    Args:
-        features: (n, m), n >= 1.
-        weight, bias: the head, (K, m) and (K,) or None.
-        means: (K, m) class means (train means on test data, as papers do).
-
-    Source: Papyan, Han, Donoho 2020 (NC4).
-    """
-    if features.shape[0] == 0:
-        raise ValueError("the agreement over no samples is undefined")
-    if not all(bool(torch.isfinite(x).all()) for x in (features, weight, means)):
-        raise NonFiniteError("the features, the head or the means hold NaN or infinity")
-    predicted = torch.nn.functional.linear(features, weight, bias).argmax(dim=1)
-    return float((predicted == nearest_mean(features, means)).double().mean())
-
-
-def nearest_mean(features: Float[Tensor, "n m"], means: Float[Tensor, "K m"]) -> Int[Tensor, " n"]:
-    """Index of the nearest class mean of each row, in float64."""
-    means = means.double()
-    # Only differences of the scores count, so the means may be centred and the features need not be.
-    centred = means - means.mean(dim=0)
-    offset = centred.square().sum(dim=1) / 2 + centred @ means.mean(dim=0)
-    return torch.addmm(-offset, features.double(), centred.T).argmax(dim=1)
 
 
 def _pair_mask(num_classes: int, device: torch.device) -> Tensor:

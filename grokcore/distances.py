@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,8 +47,8 @@ def _directly(rows: Tensor) -> Tensor:
     return upper + upper.T
 
 
-def coincide(means: Float[Tensor, "K m"]) -> bool:
-    """Whether the rows are equal up to the rounding of float64."""
+def coincide(means: Float[Tensor, "K m"], scale: float) -> bool:
+    """Whether the rows are equal up to the float64 rounding of features whose norms are about `scale`."""
     centred = means - means.mean(dim=0)
-    floor = 8 * torch.finfo(torch.float64).eps * float(means.norm())
+    floor = 8 * torch.finfo(torch.float64).eps * max(float(means.norm()), scale * math.sqrt(len(means)))
     return float(centred.norm()) <= floor

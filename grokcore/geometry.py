@@ -1,18 +1,19 @@
 """ClassMoments: class means and within-class scatter of features, streaming and mergeable.
 
-Every sample enters as its float64 difference from a fixed reference, the first sample of its class, and sums of
-differences and of their products are kept. A large common offset is gone before anything is squared, exact collapse
-gives exact zeros, one reading of the features is enough, and the memory does not grow with their number. What the
-reference costs is bounded: the sums exceed the scatter about the mean by a factor of at most n_c, so at most n_c
-float64 roundings are lost, and a typical first sample loses one bit.
+Every sample enters as its float64 difference from a reference of its class, at first the class's first sample, and
+sums of differences and of their products are kept. A large common offset is gone before anything is squared, exact
+collapse gives exact zeros, one reading of the features is enough, and the memory does not grow with their number. Each
+time there are eight times as many samples the references move to the means (Chan, Golub and LeVeque 1983), so that an
+outlier that came first costs no digits later.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from grokcore.errors import NonFiniteError
@@ -20,8 +21,10 @@ from grokcore.errors import NonFiniteError
 Scatter = Literal["pooled", "per_class", "trace"]
 _SHAPES = {"pooled": "mm", "per_class": "Kmm", "trace": ""}
 _BLOCK = 128  # columns of a product at once: of a symmetric product little more than half is computed
-_CACHE, _LAUNCH = 2**17, 2**24  # numbers converted at once: 1 MB stays in a CPU core's cache, a GPU wants more
+_CACHE, _LAUNCH = 2**19, 2**24  # numbers converted at once: 4 MB stay in a CPU's cache, a GPU wants more
 _LEAST = 256  # rows; products of fewer are slow
+_LARGEST = 1e150
+_GROWN = 8  # times as many samples before references move: an outlier among the first costs 3 bits at most
 
 
 class ClassMoments:
@@ -41,6 +44,8 @@ class ClassMoments:
         norm_sum, norm_max: sum and maximum over samples of the uncentred ||h||.
     """
 
+    # Tensors of inference mode could not be updated outside it.
+    @torch.inference_mode(mode=False)
     def __init__(self, num_classes: int, num_features: int, *, scatter: Scatter = "pooled") -> None:
         if num_classes < 2 or num_features < 1:
             raise ValueError(f"need at least 2 classes and 1 feature, got {num_classes}, {num_features}")
@@ -57,16 +62,21 @@ class ClassMoments:
         self._products = torch.zeros(shape, dtype=torch.float64) if shape else None
         self.norm_sum = torch.zeros((), dtype=torch.float64)
         self.norm_max = torch.zeros((), dtype=torch.float64)
+        self._seen, self._centred_at = 0, num_classes  # samples, and how many when the references last moved
 
-    def update(self, features: Float[Tensor, "n m"], labels: Int[Tensor, " n"]) -> ClassMoments:
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
+    def update(self, features: Float[Tensor, "n m"], labels: Integer[Tensor, " n"]) -> ClassMoments:
         """Add a batch: features (n, m) of any float dtype, labels (n,) in [0, K). Returns self.
 
         The batch is converted to float64 piece by piece: beside it a few MB are needed, however long it is.
 
         Raises:
-            ValueError: wrong shapes, or a label outside [0, K).
+            ValueError: wrong shapes or dtypes, or a label outside [0, K).
             NonFiniteError: NaN or infinity among the features; the moments are left as they were.
         """
+        if not features.is_floating_point() or labels.is_floating_point():
+            raise ValueError(f"features must be floating, labels integers, got {features.dtype} and {labels.dtype}")
         if features.ndim != 2 or features.shape[1] != self.num_features:
             raise ValueError(f"features must be (n, {self.num_features}), got {tuple(features.shape)}")
         if labels.shape != features.shape[:1]:
@@ -78,22 +88,34 @@ class ClassMoments:
         if low < 0 or high >= self.num_classes:
             raise ValueError(f"labels lie in [{low}, {high}], outside [0, {self.num_classes})")
         rows = max(_LEAST, (_CACHE if features.device.type == "cpu" else _LAUNCH) // self.num_features)
-        norms = torch.cat([_row_norms(part) for part in torch.split(features, rows)])
-        # A norm is finite exactly when its row is (float64 squares of float32 data cannot overflow).
-        if not bool(torch.isfinite(norms).all()):
+        # Not finite where a feature is not; a sum that overflows is no proof.
+        if not bool(torch.isfinite(features.sum())) and not bool(torch.isfinite(features).all()):
             raise NonFiniteError("the features hold NaN or infinity")
+        if features.dtype is torch.float64 and float(features.abs().max()) > _LARGEST:
+            raise NonFiniteError(f"the features exceed {_LARGEST:g}: their squares are not finite")
         self._to(features.device)
-        self._refer(features, labels)
-        for part, own in zip(torch.split(features, rows), torch.split(labels, rows), strict=True):
-            differences = part.to(torch.float64, copy=True).sub_(self._reference.index_select(0, own))
-            self._add(differences, own)
-        self.counts += torch.bincount(labels, minlength=self.num_classes)
-        self.norm_sum = self.norm_sum + norms.sum()
-        self.norm_max = torch.maximum(self.norm_max, norms.max())
+        # Room for a piece and its references, made once: fresh memory costs more than the arithmetic on it.
+        shape = (min(rows, len(labels)), self.num_features)
+        room, taken = (torch.empty(shape, dtype=torch.float64, device=features.device) for _ in range(2))
+        # The very first piece is short: soon after it the references can move.
+        first = 0 if self._seen else min(rows, _GROWN * self.num_classes)
+        for start, stop in pairwise(sorted({0, len(labels), *range(first, len(labels), rows)})):
+            own = labels[start:stop]
+            wide = room[: len(own)].copy_(features[start:stop])
+            self._refer(wide, own)
+            references = torch.index_select(self._reference, 0, own, out=taken[: len(own)])
+            norms = _row_norms(wide)
+            self.norm_sum = self.norm_sum + norms.sum()
+            self.norm_max = torch.maximum(self.norm_max, norms.max())
+            self._add(wide.sub_(references), own)
         return self
 
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def merge(self, other: ClassMoments) -> ClassMoments:
         """Add the samples that `other` has seen, as if they had come here. Returns self; `other` stays as it is."""
+        if not isinstance(other, ClassMoments):
+            raise TypeError(f"only ClassMoments can be merged, not {type(other).__name__}")
         if (self.num_classes, self.num_features, self.scatter) != (
             other.num_classes,
             other.num_features,
@@ -101,24 +123,17 @@ class ClassMoments:
         ):
             raise ValueError("only moments of the same classes, features and scatter can be merged")
         self._to(other.counts.device)
-        unseen = (self.counts == 0)[:, None]
-        reference = torch.where(unseen, other._reference, self._reference)
-        # The other's differences, seen from here, are d + shift.
+        reference = torch.where((self.counts == 0)[:, None], other._reference, self._reference)
         shift = (other._reference - reference) * (other.counts > 0)[:, None]
-        moved = other.counts[:, None] * shift
+        sums, squares, products = other._moved(shift)
         self._reference = reference
-        self._squares = self._squares + other._squares + (shift * (2 * other._sums + moved)).sum(dim=1)
-        if self._products is not None and other._products is not None:
-            left, right = shift, other._sums + moved
-            if self.scatter == "pooled":
-                cross = left.T @ right + other._sums.T @ left
-            else:
-                cross = left[:, :, None] * right[:, None, :] + other._sums[:, :, None] * left[:, None, :]
-            self._products = self._products + other._products + cross
-        self._sums = self._sums + other._sums + moved
+        self._sums, self._squares = self._sums + sums, self._squares + squares
+        if self._products is not None and products is not None:
+            self._products = self._products + products
         self.norm_sum = self.norm_sum + other.norm_sum
         self.norm_max = torch.maximum(self.norm_max, other.norm_max)
         self.counts = self.counts + other.counts
+        self._seen += other._seen
         return self
 
     @property
@@ -149,7 +164,7 @@ class ClassMoments:
     @property
     def total(self) -> int:
         """Number of samples seen."""
-        return int(self.counts.sum())
+        return self._seen
 
     @property
     def absent(self) -> list[int]:
@@ -170,17 +185,33 @@ class ClassMoments:
     def _from_reference(self) -> Tensor:
         return self._sums / self.counts.clamp_min(1)[:, None]
 
+    def _moved(self, shift: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Sums, squares and products of d + shift, the shift (K, m) one for each class."""
+        added = self.counts[:, None] * shift
+        halfway = self._sums + added / 2
+        squares = self._squares + 2 * (shift * halfway).sum(dim=1)
+        if self._products is None:
+            return self._sums + added, squares, None
+        cross = shift.T @ halfway if self.scatter == "pooled" else shift[:, :, None] * halfway[:, None, :]
+        return self._sums + added, squares, self._products + cross + cross.mT
+
     def _refer(self, features: Tensor, labels: Tensor) -> None:
-        """The first sample of each class that is seen for the first time becomes its reference."""
+        """The first sample of a class becomes its reference; once there are many more, their mean does."""
+        if self._seen >= _GROWN * self._centred_at:
+            moved = self.means
+            self._sums, self._squares, self._products = self._moved(self._reference - moved)
+            self._reference, self._centred_at = moved, self._seen
         if bool((self.counts > 0).all()):
             return
         n = len(labels)
         order = torch.arange(n, device=labels.device)
         first = torch.full_like(self.counts, n, dtype=torch.long).scatter_reduce(0, labels, order, "amin")
         new = torch.nonzero((self.counts == 0) & (first < n)).flatten()
-        self._reference[new] = features[first[new]].double()
+        self._reference[new] = features[first[new]]
 
     def _add(self, differences: Tensor, labels: Tensor) -> None:
+        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        self._seen += len(labels)
         self._sums.index_add_(0, labels, differences)
         self._squares.index_add_(0, labels, _row_norms(differences).square())
         if self._products is None:
@@ -199,7 +230,7 @@ class ClassMoments:
 
 
 def _row_norms(rows: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
 
 

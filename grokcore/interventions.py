@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokcore.collapse import cdnv
+from grokcore.batch_cdnv import cdnv
 from grokcore.errors import UsageError, flag, require_finite
 from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatness
 

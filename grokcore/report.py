@@ -209,6 +209,8 @@ def finished(sums: Accumulator, about: ClassMoments, agreement: float | None, lo
 
 def class_moments(reference: ClassMoments | Report | None, head: nn.Linear) -> ClassMoments | None:
     """A reference's moments; UsageError where it keeps none or they do not fit the head."""
+    if not isinstance(reference, (ClassMoments, Report, type(None))):
+        raise UsageError(f"a reference is ClassMoments or a Report, not {type(reference).__name__}")
     moments = reference.moments if isinstance(reference, Report) else reference
     if moments is None:
         if reference is not None:
