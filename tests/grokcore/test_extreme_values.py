@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from grokcore import ClassMoments, NonFiniteError, cdnv, collapse_report, measure, nearest_mean_agreement
+from tests.cases import orthogonal
 from tests.contracts.clouds import Cloud, collapsed_cloud, random_cloud
 from tests.contracts.instruments import measured, model_of
 
@@ -107,7 +108,7 @@ def test_papyan_does_not_depend_on_the_order() -> None:
     f[:, 0] += y
     f[0, 5] += 1
     f[1, 5] -= 1
-    f = f @ rotation(3, 6)
+    f = f @ orthogonal(3, 6)
     a, b = (collapse_report(ClassMoments(2, 6).update(*z)).nc1_papyan for z in ((f, y), (f.flip(0), y.flip(0))))
     assert a == pytest.approx(b, rel=1e-6, abs=0)
 
