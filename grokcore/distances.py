@@ -43,7 +43,7 @@ def squared_distances(rows: Float[Tensor, "K m"]) -> Float[Tensor, "K K"]:
 def _directly(rows: Tensor) -> Tensor:
     above = torch.ones(len(rows), len(rows), dtype=torch.bool, device=rows.device).triu_(1)
     upper = torch.zeros(above.shape, dtype=rows.dtype, device=rows.device)
-    upper.masked_scatter_(above, torch.pdist(rows).square_())
+    upper = upper.masked_scatter(above, torch.pdist(rows).square())
     return upper + upper.T
 
 
