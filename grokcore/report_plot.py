@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from grokcore.training.figures import BLUE, GREEN, ORANGE, PINK, STYLE
+from grokcore.style import BLUE, GREEN, ORANGE, PINK, STYLE
 
 if TYPE_CHECKING:
     from grokcore.report import Report
