@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokcore.errors import NonFiniteError, UsageError
+from grokcore.heads import uncompiled
 
 LossFunction = Callable[[Any, Any], Tensor]
 Batches = Iterable[tuple[Any, Any]]
@@ -60,7 +61,7 @@ def exact_hessian(
     Raises:
         UsageError: an unknown layer or a complex one, no samples, a batch that is no pair of tensors, a module in
             train mode that is random or moves its statistics there (dropout, batch norm, spectral norm), a loss
-            that is not one number, or one that two evaluations do not agree on.
+            that is not one number, one that two evaluations do not agree on, or one that is no mean over samples.
         NonFiniteError: a loss or a second derivative that is NaN or infinite.
     """
     with frozen(model, dtype) as (model, state):
@@ -88,15 +89,26 @@ def frozen(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[nn.Module, di
     Inside, second derivatives exist wherever they can; on leaving, on errors too, the model is as it was.
 
     Raises:
-        UsageError: a module is in a train mode that is random (:func:`refuse_train_mode`).
+        UsageError: a module is in a train mode that is random (:func:`refuse_train_mode`), or tensors that are neither
+            parameters nor buffers keep another dtype.
     """
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     refuse_train_mode(model)
-    # Clones: modules that write into their buffers (or parameters) write into these.
-    named = (*model.named_parameters(), *model.named_buffers())
-    state = {key: _cast(value.detach(), dtype).clone() for key, value in named}
-    with differentiable_twice(), eager(), _kept(model):
-        yield model, state
+    # Whatever modes the caller is in, gradients are taken here, in the dtype that was asked for.
+    with torch.inference_mode(mode=False), torch.enable_grad(), _no_autocast(), differentiable_twice(), eager():
+        # Clones: modules that write into their buffers (or parameters) write into these.
+        named = (*model.named_parameters(), *model.named_buffers())
+        state = {key: _cast(value.detach(), dtype).clone() for key, value in named}
+        with _kept(model):
+            try:
+                yield model, state
+            except RuntimeError as error:
+                if "dtype" not in str(error) and "scalar type" not in str(error):
+                    raise
+                raise UsageError(
+                    f"the model or the loss holds tensors that are not {dtype}: register them as buffers, convert the "
+                    f"loss (loss_fn.double()) or pass dtype=torch.float32 ({error})"
+                ) from error
 
 
 def tensor_pairs(batches: Batches, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,7 +123,8 @@ def tensor_pairs(batches: Batches, device: torch.device, dtype: torch.dtype) -> 
         if batch[1].ndim == 0:
             raise UsageError(_NO_PAIR)
         if batch[1].shape[0]:
-            x, y = (_cast(value.detach().to(device), dtype) for value in batch)
+            # Clones: a model that works in place on its input works on these.
+            x, y = (_cast(value.detach().to(device), dtype).clone() for value in batch)
             yield x, y
 
 
@@ -129,9 +142,8 @@ def losses_of_weight(
             return loss_fn(torch.func.functional_call(model, {**state, name: w}, (x,)), y)
 
         refuse_bad_loss(loss, weight, twice=index == 0)
-        if index == 1:  # of a single batch, any loss has a Hessian
-            with torch.no_grad():
-                refuse_no_mean(loss_fn, torch.func.functional_call(model, {**state, name: weight}, (x,)), y)
+        with torch.no_grad():
+            refuse_no_mean(loss_fn, torch.func.functional_call(model, {**state, name: weight}, (x,)), y)
         yield loss, y.shape[0]
 
 
@@ -187,14 +199,28 @@ def differentiable_twice() -> Iterator[None]:
 @contextmanager
 def _kept(model: nn.Module) -> Iterator[None]:
     """Parameters and buffers as before: functional_call loses those of a module that stands in a model twice."""
-    before = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
+    before = [(m, dict(m._parameters), dict(m._buffers), _derived(m)) for m in model.modules()]
     try:
         yield
     finally:
-        for module, parameters, buffers in before:
+        for module, parameters, buffers, derived in before:
             for name in (*parameters, *buffers):
                 module.__dict__.pop(name, None)
             module._parameters, module._buffers = parameters, buffers
+            module.__dict__.update(derived)
+
+
+def _derived(module: nn.Module) -> dict[str, Any]:
+    """What a module computes from its parameters and keeps beside them: old-style weight norms, recurrent layers."""
+    kept = {name: value for name, value in module.__dict__.items() if isinstance(value, Tensor)}
+    lists = ("_flat_weights", "_flat_weight_refs")
+    return kept | {name: list(module.__dict__[name]) for name in lists if name in module.__dict__}
+
+
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def _forward_over_reverse(loss: Callable[[Tensor], Tensor], weight: Tensor, chunk_size: int | None) -> Tensor:

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from grokcore.curvature import LossFunction
-from grokcore.errors import UnsuitedLayerError
+from grokcore.errors import NonFiniteError, UnsuitedLayerError
 from grokcore.output_curvature import affordable, output_curvature
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
@@ -30,26 +31,31 @@ _MEMORY, _MOST = 2**28, 64  # bytes for backward passes that are taken together,
 class LayerRun:
     """One forward pass of a batch with a leaf added to the layer's output, so that it can be differentiated there.
 
+    Raises:
+        UnsuitedLayerError: the layer is not applied exactly once.
+
     Attributes:
         given: what entered the layer.
+        weight: the layer's, a leaf.
         added: zeros of its output's shape; the graph of ``outputs`` begins here.
         outputs: of the model.
         at_once: how many backward passes fit into the memory set aside, by what the graph keeps for one.
     """
 
-    def __init__(self, model: nn.Module, module: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> None:
-        self.module, self._kept = module, 0
+    def __init__(self, model: nn.Module, name: str, state: dict[str, Tensor], inputs: Tensor) -> None:
+        self.module, self._kept = model.get_submodule(name.rpartition(".")[0]), 0
+        self.weight = state[name].detach().requires_grad_()
         seen: list[tuple[Tensor, Tensor]] = []
 
         def add(_: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], out: Tensor) -> Tensor:
             added = torch.zeros_like(out).requires_grad_()
-            seen.append(((given[0] if given else named["input"]).detach(), added))
+            seen.append(((given[0] if given else named["input"]).detach().clone(), added))
             return out + added
 
-        handle = module.register_forward_hook(add, with_kwargs=True)
+        handle = self.module.register_forward_hook(add, with_kwargs=True)
         try:
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(self._count, lambda kept: kept):
-                self.outputs = torch.func.functional_call(model, state, (inputs,))
+            with torch.autograd.graph.saved_tensors_hooks(self._keep, _unchanged):
+                self.outputs = torch.func.functional_call(model, {**state, name: self.weight}, (inputs,))
         finally:
             handle.remove()
         if len(seen) != 1:
@@ -59,9 +65,54 @@ class LayerRun:
         self.given, self.added = seen[0]
         self.at_once = max(1, min(_MOST, _MEMORY // max(1, self._kept)))
 
-    def _count(self, kept: Tensor) -> Tensor:
-        self._kept += kept.numel() * kept.element_size()
-        return kept
+    def _keep(self, saved: Tensor) -> tuple[Tensor, int]:
+        self._kept += saved.numel() * saved.element_size()
+        return saved, saved._version
+
+    def refuse_other_structure(self, hidden: Tensor) -> None:
+        """Raise where the formula would silently be of another model; two backward passes tell.
+
+        A random combination of the outputs has the weight's gradient sum_u g_u h_u^T only if the weight acts as W h_u
+        and nowhere else; with each sample's part scaled, its gradients g_u scale alike only if no sample acts on
+        another's.
+
+        Raises:
+            UnsuitedLayerError: the weight is used elsewhere too, the layer's output is not W h + b, or samples mix.
+            NonFiniteError: gradients that are NaN or infinite.
+        """
+        n, generator = len(hidden), torch.Generator().manual_seed(0)
+        tensors = [leaf for leaf in tree_leaves(self.outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        tensors = [leaf for leaf in tensors if leaf.ndim and leaf.shape[0] % n == 0]
+        if not tensors:
+            raise UnsuitedLayerError("an exact value needs outputs with the samples first; take 'hutchinson'")
+        scales = torch.randn(n, generator=generator, device="cpu").to(hidden)
+        plain = scaled = torch.zeros((), dtype=hidden.dtype, device=hidden.device)
+        for leaf in tensors:
+            weights = torch.randn(leaf.shape, generator=generator, device="cpu").to(leaf)
+            parts = (leaf * weights).reshape(n, -1).sum(dim=1)
+            plain, scaled = plain + parts.sum(), scaled + (parts * scales).sum()
+        try:
+            own, of_weight = torch.autograd.grad(plain, (self.added, self.weight), retain_graph=True)
+            (moved,) = torch.autograd.grad(scaled, self.added, retain_graph=True)
+        except RuntimeError as error:
+            raise UnsuitedLayerError(
+                f"an exact value needs gradients in the layer's weight and output: {error}"
+            ) from None
+        if not bool(of_weight.isfinite().all()):
+            raise NonFiniteError("the gradient at the layer is not finite though the loss is")
+        tolerance = torch.finfo(hidden.dtype).eps ** 0.6
+        predicted = torch.einsum("nuo,nui->oi", self.by_position(own), hidden).reshape(of_weight.shape)
+        if not bool((of_weight - predicted).norm() <= tolerance * of_weight.norm()):
+            raise UnsuitedLayerError(
+                "an exact value needs a weight that acts once, as W h + b: this one is used elsewhere too, or the "
+                "layer's output, or later its input, is changed; take 'hutchinson'"
+            )
+        own = own * scales.reshape(-1, *[1] * (own.ndim - 1))
+        if not bool((moved - own).norm() <= tolerance * own.norm()):
+            raise UnsuitedLayerError(
+                "an exact value needs the samples first in what enters the layer, each on its own: here some act on "
+                "others' outputs; take 'hutchinson'"
+            )
 
     def inputs_of_positions(self) -> Tensor:
         """The inputs h_u of the layer, (n, positions, in): patches for a convolution."""
@@ -88,6 +139,14 @@ class LayerRun:
         return value.reshape(self.added.shape)
 
 
+def _unchanged(kept: tuple[Tensor, int]) -> Tensor:
+    """With hooks autograd does not look by itself whether what it saved was changed in place."""
+    saved, version = kept
+    if saved._version != version:
+        raise RuntimeError("a tensor that its gradient needs was changed in place")
+    return saved
+
+
 def contraction(run: LayerRun, loss_fn: LossFunction, target: Tensor, factor: Tensor, hidden: Tensor) -> Tensor:
     """The sum above, sample by sample.
 
@@ -102,7 +161,8 @@ def contraction(run: LayerRun, loss_fn: LossFunction, target: Tensor, factor: Te
         (n,) contributions, whose mean is the quantity.
     """
     outputs, smooth = run.outputs, True
-    if isinstance(outputs, Tensor) and affordable(loss_fn, outputs.detach(), target):
+    sampled = isinstance(outputs, Tensor) and len(outputs) == len(hidden)
+    if sampled and affordable(loss_fn, outputs.detach(), target):
         smooth = not _piecewise_linear(run)
         curvature = output_curvature(loss_fn, outputs.detach(), target)
         if not smooth or curvature.directions <= factor.shape[1] * hidden.shape[2]:
@@ -168,7 +228,9 @@ def _piecewise_linear(run: LayerRun) -> bool:
     that is exactly 0, of another almost surely not.
     """
     generator = torch.Generator().manual_seed(0)
-    weights, direction = (torch.randn(x.shape, generator=generator).to(x) for x in (run.outputs, run.added))
+    weights, direction = (
+        torch.randn(x.shape, generator=generator, device="cpu").to(x) for x in (run.outputs, run.added)
+    )
     gradient = _gradient((run.outputs * weights).sum(), run.added)
     if gradient is None:
         return True

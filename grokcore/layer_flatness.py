@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from grokcore.curvature import (
     refuse_no_mean,
     tensor_pairs,
 )
-from grokcore.errors import UnsuitedLayerError, UsageError
+from grokcore.errors import NonFiniteError, UnsuitedLayerError, UsageError
 from grokcore.estimators import Estimate, signs
 from grokcore.heads import uncompiled
 from grokcore.layer_curvature import CONVOLUTIONS, LayerRun, contraction
@@ -56,9 +57,10 @@ def layer_relative_flatness(
         An :class:`Estimate`.
 
     Raises:
-        UsageError: an unknown layer, one that "exact" cannot take, one that is applied more than once or to samples
-            that do not come first, no samples, a loss that is no mean over samples, or a model in a train mode that is
-            random.
+        UsageError: an unknown layer, no samples, a loss that is no mean over samples, a model in a train mode that is
+            random; for "exact" (as UnsuitedLayerError) a layer of another kind, one that is applied more than once, a
+            weight that is used elsewhere too, samples that do not come first or act on each other.
+        NonFiniteError: a loss or a second derivative that is NaN or infinite.
 
     Cost of "exact", a batch: one Jacobian product an output where the rest of the network is piecewise linear, which is
     found out and not assumed; otherwise rank(W) Hessian products at the pre-activations, times the rank of the
@@ -84,11 +86,11 @@ def layer_curvature(
     total, samples = 0.0, 0
     with frozen(model, dtype) as (plain, state):
         name = parameter_name(plain, layer)
-        module = only_layer(plain, name)
+        refuse_unsuited(plain, name)
         weight = state[name].flatten(1)
         factor = _fewest_columns(weight) if contracted else torch.eye(len(weight)).to(weight)
         for x, y in tensor_pairs(batches, weight.device, dtype):
-            run = LayerRun(plain, module, state, x)
+            run = LayerRun(plain, name, state, x.clone())  # a model may change its input
             if run.given.shape[0] != y.shape[0]:
                 raise UnsuitedLayerError(
                     f"an exact value needs the samples first in what enters {layer!r}: its input has shape "
@@ -101,18 +103,20 @@ def layer_curvature(
             refuse_bad_values(values)
             if not values[0].requires_grad:
                 raise UsageError(f"no gradient of the loss reaches layer {layer!r}: unused, or its output is detached")
-            if samples == 0:
-                refuse_no_mean(loss_fn, run.outputs, y)
-                _refuse_mixed_samples(run, layer)
-            total += float(contraction(run, loss_fn, y, factor, run.inputs_of_positions()).double().sum())
+            refuse_no_mean(loss_fn, run.outputs, y)
+            hidden = run.inputs_of_positions()
+            run.refuse_other_structure(hidden)
+            total += float(contraction(run, loss_fn, y, factor, hidden).double().sum())
             samples += y.shape[0]
     if samples == 0:
         raise UsageError("the curvature of no samples is undefined")
+    if not math.isfinite(total):
+        raise NonFiniteError(f"the curvature in {name} is not finite though the loss is: no second derivative there")
     return total / samples
 
 
-def only_layer(model: nn.Module, name: str) -> nn.Module:
-    """The linear layer or convolution whose weight has this name, if it is its own.
+def refuse_unsuited(model: nn.Module, name: str) -> None:
+    """Raise where this parameter is not the weight of one linear layer or convolution alone.
 
     Raises:
         UnsuitedLayerError: another kind of parameter or layer, or a weight in several places.
@@ -132,22 +136,6 @@ def only_layer(model: nn.Module, name: str) -> nn.Module:
     if len(places) > 1:
         raise UnsuitedLayerError(
             f"an exact value needs a weight in one place, this is in {', '.join(places)}; take 'hutchinson'"
-        )
-    return module
-
-
-def _refuse_mixed_samples(run: LayerRun, layer: str) -> None:
-    """Raise where the first sample's outputs depend on what enters the layer in another row."""
-    outputs = run.outputs
-    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or outputs.shape[0] != len(run.given):
-        return
-    first = torch.zeros_like(outputs)
-    first[0] = torch.randn(first[0].shape, generator=torch.Generator().manual_seed(0)).to(outputs)
-    (pulled,) = torch.autograd.grad(outputs, run.added, first, retain_graph=True)
-    if bool(pulled[1:].any()):
-        raise UnsuitedLayerError(
-            f"an exact value needs the samples first in what enters {layer!r}, each on its own: the first sample's "
-            "output depends on other rows; take 'hutchinson'"
         )
 
 
@@ -172,6 +160,8 @@ def _hutchinson(
         raise UsageError(f"probes must be at least 1, got {probes}")
     operator = HessianOperator(model, loss_fn, batches, layer, dtype=dtype)
     weight = dict(uncompiled(model).named_parameters())[operator.names[0]].detach().to(dtype)
+    if weight.ndim == 0:
+        raise UsageError(f"{layer!r} has no rows")
     rows = weight.reshape(weight.shape[0], -1)
     generator = torch.Generator().manual_seed(seed)
     at_once, values = max(1, _NUMBERS // operator.dim), []

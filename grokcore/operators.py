@@ -102,13 +102,14 @@ class CurvatureOperator(ABC):
         """(dim, dim)."""
         return self.dim, self.dim
 
+    @torch.inference_mode(mode=False)
     def __matmul__(self, vectors: Float[Tensor, "dim ..."]) -> Float[Tensor, "dim ..."]:
         if vectors.ndim not in (1, 2) or vectors.shape[0] != self.dim:
             raise UsageError(
                 f"a product takes shape ({self.dim},) or ({self.dim}, k), not {tuple(vectors.shape)}: one number for "
                 f"each of the parameters"
             )
-        columns = vectors.detach().to(self.device, self.dtype)
+        columns = vectors.detach().to(self.device, self.dtype).clone()  # of inference mode no more
         if not bool(columns.isfinite().all()):
             raise NonFiniteError("the vector of a product is not finite")
         result = self._product(columns if vectors.ndim == 2 else columns[:, None])
@@ -159,11 +160,10 @@ class CurvatureOperator(ABC):
         self.samples, self._sum, self._scale, most = 0, 0.0, 0.0, 0
         for index, (x, y) in enumerate(tensor_pairs(self._batches, self.device, self.dtype)):
             net, loss_of = _functions(plain, self._loss_fn, state, x, y)
-            loss, saved = _saved(net, loss_of, weights)
+            loss, outputs, saved = _saved(net, loss_of, weights)
             with torch.no_grad():
                 refuse_bad_values([loss, loss_of(net(weights))] if index == 0 else [loss])
-                if index == 1:  # of a single batch, any loss has a curvature
-                    refuse_no_mean(self._loss_fn, net(weights), y)
+            refuse_no_mean(self._loss_fn, outputs, y)
             self._sum += float(loss) * y.shape[0]
             self._scale += abs(float(loss)) * y.shape[0]
             self.samples, most = self.samples + y.shape[0], max(most, saved)
@@ -258,8 +258,8 @@ def _functions(
     return net, lambda outputs: loss_fn(outputs, y)
 
 
-def _saved(net: Callable[[State], Any], loss_of: Callable[[Any], Tensor], weights: State) -> tuple[Tensor, int]:
-    """The loss, and the bytes that its backward pass keeps."""
+def _saved(net: Callable[[State], Any], loss_of: Callable[[Any], Tensor], weights: State) -> tuple[Tensor, Any, int]:
+    """The loss, the outputs, and the bytes that the backward pass keeps."""
     kept: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
@@ -268,5 +268,6 @@ def _saved(net: Callable[[State], Any], loss_of: Callable[[Any], Tensor], weight
 
     leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        loss = loss_of(net(leaves))
-    return loss.detach() if isinstance(loss, Tensor) else loss, sum(kept.values())
+        outputs = net(leaves)
+        loss = loss_of(outputs)
+    return loss.detach() if isinstance(loss, Tensor) else loss, outputs, sum(kept.values())

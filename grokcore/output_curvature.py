@@ -49,7 +49,7 @@ def affordable(loss_fn: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, tar
 
 
 def _is_cross_entropy(loss_fn: object, target: Tensor) -> bool:
-    if isinstance(loss_fn, nn.CrossEntropyLoss):
+    if type(loss_fn) is nn.CrossEntropyLoss:
         plain = loss_fn.weight is None and loss_fn.label_smoothing == 0 and loss_fn.reduction == "mean"
         ignored = loss_fn.ignore_index
     else:

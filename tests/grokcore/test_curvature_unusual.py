@@ -192,12 +192,13 @@ def test_what_is_not_finite_is_named() -> None:
         exact_hessian(model, lambda z, y: (z - z.detach()).norm() + (z * 0).sqrt().mean(), [(x, y)], "0")
 
 
-def test_a_loss_that_is_no_mean_is_refused_where_batches_are_averaged() -> None:
-    """A sum over six samples is not three times the mean of two."""
+def test_a_loss_that_is_no_mean_is_refused() -> None:
+    """A sum over six samples is not three times the mean of two; one sample's sum is its mean."""
     model, inputs, target = mlp(nn.Tanh()), torch.randn(6, 3).double(), torch.arange(6) % 3
-    parts = list(zip(inputs.split(2), target.split(2), strict=True))
     total = nn.CrossEntropyLoss(reduction="sum")
-    with pytest.raises(UsageError, match="must be the mean over its batch"):
-        exact_hessian(model, total, parts, "2")
-    whole = exact_hessian(model, total, [(inputs, target)], "2")
-    torch.testing.assert_close(whole, 6 * exact_hessian(model, cross_entropy, parts, "2"))
+    for sizes in ([6], [2, 4], [1, 5]):
+        parts = list(zip(inputs.split(sizes), target.split(sizes), strict=True))
+        with pytest.raises(UsageError, match="must be the mean over its batch"):
+            exact_hessian(model, total, parts, "2")
+    one = [(inputs[:1], target[:1])]
+    torch.testing.assert_close(exact_hessian(model, total, one, "2"), exact_hessian(model, cross_entropy, one, "2"))

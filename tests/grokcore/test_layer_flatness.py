@@ -72,9 +72,9 @@ def test_positions_interact() -> None:
     """A negative: the sum over positions of each one's own contribution is another number."""
     model, inputs, target = build(transformer)
     whole = layer_relative_flatness(model, cross_entropy, [(inputs, target)], "qkv").value
-    own, layer = 0.0, model.get_submodule("qkv")
+    own = 0.0
     with frozen(model, torch.float64) as (plain, state):
-        run = curvature.LayerRun(plain, layer, state, inputs)
+        run = curvature.LayerRun(plain, "qkv.weight", state, inputs)
         hidden = run.inputs_of_positions()
         for u in range(hidden.shape[1]):
             only = torch.zeros_like(hidden)

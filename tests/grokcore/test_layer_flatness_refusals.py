@@ -58,7 +58,7 @@ def test_samples_that_do_not_come_first(fold: str, tokens: int) -> None:
 
     model = Folded().double()
     batch = (torch.randn(4, tokens, 3, dtype=torch.float64), torch.arange(4) % 3)
-    with pytest.raises(UsageError, match="the samples first in what enters 'layer'"):
+    with pytest.raises(UsageError, match="the samples first in what enters"):
         layer_relative_flatness(model, cross_entropy, [batch], "layer")
 
 
