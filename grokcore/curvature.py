@@ -8,6 +8,7 @@ fused attention has no second derivative on every device.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -61,7 +62,8 @@ def exact_hessian(
     Raises:
         UsageError: an unknown layer or a complex one, no samples, a batch that is no pair of tensors, a module in
             train mode that is random or moves its statistics there (dropout, batch norm, spectral norm), a loss
-            that is not one number, one that two evaluations do not agree on, or one that is no mean over samples.
+            that is not one number, one that two evaluations do not agree on, or one that is no mean over samples; a
+            Hessian larger than the machine's memory.
         NonFiniteError: a loss or a second derivative that is NaN or infinite.
     """
     with frozen(model, dtype) as (model, state):
@@ -69,6 +71,7 @@ def exact_hessian(
         weight = state.pop(name)
         if weight.is_complex():
             raise UsageError(f"{name} is complex: a Hessian is taken in real weights")
+        _refuse_too_large(name, weight)
         total, samples = torch.zeros((*weight.shape, *weight.shape), dtype=dtype, device=weight.device), 0
         for loss, count in losses_of_weight(model, loss_fn, batches, state, name, weight):
             total += _forward_over_reverse(loss, weight, chunk_size) * count
@@ -221,6 +224,22 @@ def _derived(module: nn.Module) -> dict[str, Any]:
 def _no_autocast() -> Iterator[None]:
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
+
+
+def _refuse_too_large(name: str, weight: Tensor) -> None:
+    """Raise where the Hessian of this weight, and the columns it is made of, exceed the machine's whole memory."""
+    needed = 2 * weight.numel() ** 2 * weight.element_size()
+    if weight.is_cuda:
+        memory = torch.cuda.get_device_properties(weight.device).total_memory
+    elif hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > memory:
+        raise UsageError(
+            f"the dense Hessian of {name} needs {needed / 2**30:.0f} GiB, this machine has {memory / 2**30:.0f}: "
+            "HessianOperator and hessian_trace do without it"
+        )
 
 
 def _forward_over_reverse(loss: Callable[[Tensor], Tensor], weight: Tensor, chunk_size: int | None) -> Tensor:

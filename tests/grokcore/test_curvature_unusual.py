@@ -202,3 +202,10 @@ def test_a_loss_that_is_no_mean_is_refused() -> None:
             exact_hessian(model, total, parts, "2")
     one = [(inputs[:1], target[:1])]
     torch.testing.assert_close(exact_hessian(model, total, one, "2"), exact_hessian(model, cross_entropy, one, "2"))
+
+
+def test_a_hessian_larger_than_the_machine_is_refused_at_once() -> None:
+    wide = nn.Sequential(nn.Linear(2048, 512), nn.Linear(512, 2)).double()
+    batch = (torch.zeros(2, 2048, dtype=torch.float64), torch.tensor([0, 1]))
+    with pytest.raises(UsageError, match="needs 16384 GiB"):
+        exact_hessian(wide, cross_entropy, [batch], "0")
