@@ -64,13 +64,20 @@ class Accumulator:
         self._agree = 0
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, forward: Forward, labels: Int[Tensor, " n"]) -> None:
+    def add(self, forward: Forward, labels: Int[Tensor, " n"], number: int | None = None) -> None:
         """Add a batch: what its forward pass left, and its labels (n,), int64.
+
+        Args:
+            forward: its forward pass.
+            labels: of its samples, at least one.
+            number: the batch's, for messages; by default how many were added before.
 
         Raises:
             UsageError: a label outside [0, K), a weight that changed, or a head whose output is not W h + b.
-            NonFiniteError: NaN or infinity in the head, its input or a layer, with the batch's number.
+            NonFiniteError: NaN or infinity in the head, its input or a layer, with the batch's number; the place
+                that ran first is named.
         """
+        number = self.batches if number is None else number
         features, labels = forward.features, labels.to(forward.features.device)
         if self.batches == 0:
             self._start(features, forward.logits)
@@ -79,12 +86,13 @@ class Accumulator:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.num_classes:
             raise UsageError(
-                f"labels lie in [{low}, {high}], outside [0, {self.num_classes}) of the head (batch {self.batches})"
+                f"labels lie in [{low}, {high}], outside [0, {self.num_classes}) of the head (batch {number})"
             )
-        self._update(self.moments, features, labels, f"the input of head {self._name!r}")
-        for name, output in forward.layers.items():
-            moments = self.layers.setdefault(name, moments_for(self.num_classes, output.shape[1]))
-            self._update(moments, output, labels.to(output.device), f"layer {name!r}")
+        # Where NaN begins is where it was made: in the order of running the head's input comes before its output.
+        early = [name for name in forward.layers if name in forward.before_head]
+        self._update_layers(early, forward, labels, number)
+        _update(self.moments, features, labels, f"batch {number}, the input of head {self._name!r}")
+        self._update_layers([name for name in forward.layers if name not in early], forward, labels, number)
         predicted = []
         for h, y in zip(torch.split(features, CHUNK), torch.split(labels, CHUNK), strict=True):
             wide = h.double()
@@ -141,11 +149,11 @@ class Accumulator:
                 f"the head {self._name!r} ({type(self._head).__name__}) does not compute W h + b of its input"
             )
 
-    def _update(self, moments: ClassMoments, features: Tensor, labels: Tensor, where: str) -> None:
-        try:
-            moments.update(features, labels)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{error} (batch {self.batches}, {where})") from None
+    def _update_layers(self, names: list[str], forward: Forward, labels: Tensor, number: int) -> None:
+        for name in names:
+            output = forward.layers[name]
+            moments = self.layers.setdefault(name, moments_for(self.num_classes, output.shape[1]))
+            _update(moments, output, labels.to(output.device), f"batch {number}, layer {name!r}")
 
     def _count_agreement(self, features: Tensor, predicted: Tensor) -> None:
         if self._about_means is not None:
@@ -171,6 +179,13 @@ def variance_ratio(moments: ClassMoments, about: ClassMoments) -> float:
     shift = (moments.counts * (moments.means - means).square().sum(dim=1)).sum()
     spread = float((moments.within.sum() + shift) / moments.counts.sum())
     return spread / float((means - means.mean(dim=0)).square().sum(dim=1).mean())
+
+
+def _update(moments: ClassMoments, features: Tensor, labels: Tensor, where: str) -> None:
+    try:
+        moments.update(features, labels)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{error} ({where})") from None
 
 
 def _agreeing(features: Tensor, predicted: Tensor, means: Tensor) -> int:

@@ -20,11 +20,19 @@ from grokcore.pooling import Pool, check_pool, first_tensor, pooled
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward pass, detached: the head's input (n, m) and output (n, K), each layer's pooled output; the mode."""
+    """One forward pass, detached.
+
+    Fields:
+        features, logits: the head's input and output.
+        layers: each layer's pooled output, in the order in which they ran.
+        before_head: the layers of them that had run when the head did.
+        training: whether the model was in train mode.
+    """
 
     features: Float[Tensor, "n m"]
     logits: Float[Tensor, "n K"]
     layers: dict[str, Tensor]
+    before_head: tuple[str, ...]
     training: bool
 
 
@@ -37,32 +45,35 @@ class Capture:
         model: any module; of a compiled one the module inside.
         head: name of the linear head.
         layers: names of modules, in which a shell wildcard crosses dots, or ``"all"``: every module without
-            children. A module named must run exactly once a forward pass and give a floating tensor (of several
-            outputs the first counts) whose samples come first; a wildcard and ``"all"`` choose, at the first
-            pass, the modules that do.
+            children; by default none. A module named must run exactly once a forward pass and give a floating tensor
+            (of several outputs the first counts) whose samples come first; a wildcard and ``"all"`` choose, at the
+            first pass, the modules that do.
         pool: how an output becomes (n, m) (:func:`grokcore.pooling.pooled`).
 
     Raises:
         UsageError: no such head or layer, or an unknown pool.
     """
 
-    def __init__(self, model: nn.Module, head: str, layers: str | Sequence[str] = (), pool: Pool = "mean") -> None:
+    def __init__(
+        self, model: nn.Module, head: str, layers: str | Sequence[str] | None = (), pool: Pool = "mean"
+    ) -> None:
         check_pool(pool)
         self._model, self._pool = uncompiled(model), pool
         self.head, self.name = find_head(model, head), head
-        self._asked = (layers,) if isinstance(layers, str) else tuple(layers)
+        self._asked = (layers,) if isinstance(layers, str) else tuple(layers or ())
         self._listened = _chosen(self._model, self._asked)
         self._widths: dict[str, int] | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._paused = False
-        self._forget()
+        self.forget()
 
     def __enter__(self) -> Capture:
         if self._handles:
             raise UsageError("already listening to this model: enter the context once")
-        self._forget()
+        self.forget()
         # In this order a model that is its own head forgets the pass before, then keeps this one.
-        self._handles.append(self._model.register_forward_pre_hook(lambda module, args: self._forget()))
+        self._handles.append(self._model.register_forward_pre_hook(self._begin))
+        self._handles.append(self._model.register_forward_hook(self._end))
         self._handles.append(self.head.register_forward_hook(self._keep_head, with_kwargs=True))
         modules = dict(self._model.named_modules())
         for name in self._listened:
@@ -74,11 +85,11 @@ class Capture:
     ) -> None:
         while self._handles:
             self._handles.pop().remove()
-        self._forget()
+        self.forget()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Passes inside are passed over, and the one before is forgotten."""
+        """Passes inside are passed over; the one before can still be taken."""
         self._paused = True
         try:
             yield
@@ -93,9 +104,9 @@ class Capture:
         """
         if self._head_runs != 1:
             raise UsageError(self._wrong_runs())
-        features, logits, training = self._features, self._logits, self._training
-        found, runs = self._outputs, self._runs
-        self._forget()
+        features, logits, found, runs = self._features, self._logits, self._outputs, self._runs
+        before, training = self._before, self._training
+        self.forget()
         if features.ndim != 2:
             raise UsageError(
                 f"the head's input must be (n, m), got {tuple(features.shape)}: a head that sees several vectors a "
@@ -104,7 +115,13 @@ class Capture:
         if len(features) != samples:
             raise UsageError(f"the head {self.name!r} saw {len(features)} samples, but there are {samples} labels")
         # A copy: what follows the head may write into its input, and a compiled model into its buffers.
-        return Forward(features.clone(), logits, self._checked(found, runs, samples), training)
+        return Forward(features.clone(), logits, self._checked(found, runs, samples), before, training)
+
+    def forget(self) -> None:
+        """Forget the pass before, and that there were any."""
+        self.passes = 0
+        """The model's passes since the last that was taken or the last training step."""
+        self._forget_pass()
 
     def _checked(self, found: dict[str, Tensor | None], runs: dict[str, int], samples: int) -> dict[str, Tensor]:
         first, layers = self._widths is None, dict[str, Tensor]()
@@ -145,10 +162,24 @@ class Capture:
             )
         return (
             f"the head {self.name!r} did not run since the last labels: the model's forward must call it, in eval "
-            "mode or under torch.no_grad() (a compiled model that ran before the listening began does not tell)"
+            "mode, as train mode with gradients is a training step's (a compiled model that ran before the listening "
+            "began does not tell)"
         )
 
-    def _forget(self) -> None:
+    def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._paused:
+            return
+        if self._passed_over():
+            # A pass before a training step that nobody asked about was not meant for a window after it.
+            self.passes = 0
+        self._forget_pass()
+
+    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        # Not at its beginning: a pass that failed is made again.
+        if not self._passed_over():
+            self.passes += 1
+
+    def _forget_pass(self) -> None:
         self._head_runs = 0
         self._runs: dict[str, int] = {}
         self._outputs: dict[str, Tensor | None] = {}
@@ -161,6 +192,7 @@ class Capture:
             self._head_runs += 1
             self._features = (args[0] if args else kwargs["input"]).detach()
             self._logits, self._training = output.detach(), self._model.training
+            self._before = tuple(self._outputs)
 
     def _keeper(self, name: str) -> Any:
         def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -172,6 +204,18 @@ class Capture:
             self._outputs[name] = None if tensor is None else pooled(tensor, self._pool, module)
 
         return keep
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, and afterwards each submodule's own mode again, on errors too."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _chosen(model: nn.Module, patterns: Sequence[str]) -> dict[str, bool]:

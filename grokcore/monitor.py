@@ -68,6 +68,9 @@ class Monitor:
 
     Attributes:
         history: every report so far as (step, split, report), without its moments, which would fill the memory.
+
+    Raises:
+        UsageError: no such head or layer, an unknown pool, or a writer without ``add_scalar``.
     """
 
     def __init__(
@@ -75,13 +78,15 @@ class Monitor:
         model: nn.Module,
         head: str,
         *,
-        layers: str | Sequence[str] = (),
+        layers: str | Sequence[str] | None = (),
         pool: Pool = "mean",
         writer: Writer | None = None,
         tag: str = "grokcore",
         device: torch.device | str | None = None,
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
+        if writer is not None and not isinstance(writer, Writer):
+            raise UsageError(f"a writer needs add_scalar(tag, value, step), which {type(writer).__name__} has not")
         self.model, self.head, self.writer, self.tag = model, head, writer, tag
         self.history: list[Entry] = []
         self._layers, self._pool, self._device, self._keep_bytes = layers, pool, device, keep_bytes
@@ -135,9 +140,9 @@ class Monitor:
         """Add the forward pass just made, whose samples have these labels (n,), to the open window.
 
         Raises:
-            UsageError: outside the context; no pass, or more than one, since the last call; a module in train mode
-                that is random or moves its statistics there (dropout, batch norm); labels that do not fit;
-                weights that changed within the window.
+            UsageError: outside the context; no pass, or more than one, since the last call or training step; a pass
+                in train mode, or a module in it that is random or moves its statistics there (dropout, batch norm);
+                labels that do not fit; weights that changed within the window.
             NonFiniteError: NaN or infinity in the head, its input or a layer.
 
         After an error the window is gone: a part of the samples would look like all of them.
@@ -145,23 +150,11 @@ class Monitor:
         window, self._window = self._window, None
         if not self._inside:
             raise UsageError("observe listens inside `with Monitor(...) as monitor:` only")
-        refuse_train_mode(self.model)
-        indices = class_indices(labels, "observed")
-        if len(indices):
-            forward = self._capture.take(len(indices))
-            if forward.training and not self.model.training:
-                raise UsageError("the observed pass ran in train mode; call model.eval() before it")
-            versions = [-1 if p.is_inference() else p._version for p in self.model.parameters()]
-            if window is None:
-                window, self._versions = (
-                    Accumulator(self._capture.head, self.head, keep_bytes=self._keep_bytes),
-                    versions,
-                )
-            elif versions != self._versions:
-                raise UsageError("the weights changed since the window's first pass: log() before training goes on")
-            # A fused optimiser changes weights without counting; the sums compare the head by value too.
-            window.add(forward, indices)
-        self._window = window
+        try:
+            self._window = self._with_latest(window, class_indices(labels, "observed"))
+        finally:
+            # Asked about once, on errors too.
+            self._capture.forget()
 
     def log(self, step: int, *, split: str = "test", reference: ClassMoments | Report | None = None) -> Report:
         """Close the window: its Report, into the history and the writer.
@@ -187,6 +180,32 @@ class Monitor:
     def to_records(self) -> list[dict[str, Any]]:
         """The history as flat rows, for a data frame or a CSV: step, split and :meth:`Report.scalars`."""
         return [{"step": step, "split": split, **report.scalars()} for step, split, report in self.history]
+
+    def _with_latest(self, window: Accumulator | None, labels: Tensor) -> Accumulator | None:
+        """The window, a new one where it is None, with the latest pass in it."""
+        passes = self._capture.passes
+        if len(labels) == 0 and passes == 0:
+            return window
+        if passes > 1:
+            raise UsageError(
+                f"the model made {passes} passes since the last labels: call observe(labels) after each pass "
+                "outside a training step (train mode with gradients)"
+            )
+        forward = self._capture.take(len(labels))
+        if forward.training:
+            raise UsageError("the observed pass ran in train mode; call model.eval() before it")
+        refuse_train_mode(self.model)
+        if len(labels) == 0:
+            return window
+        versions = [-1 if p.is_inference() else p._version for p in self.model.parameters()]
+        if window is None:
+            window = Accumulator(self._capture.head, self.head, keep_bytes=self._keep_bytes)
+            self._versions = versions
+        elif versions != self._versions:
+            raise UsageError("the weights changed since the window's first pass: log() before training goes on")
+        # A fused optimiser changes weights without counting; the sums compare the head by value too.
+        window.add(forward, labels)
+        return window
 
     def _record(self, report: Report, step: int, split: str) -> Report:
         self.history.append(Entry(step, split, replace(report, moments=None)))

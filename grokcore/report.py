@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,12 @@ from torch import nn
 from tqdm import tqdm
 
 from grokcore.accumulate import KEEP_BYTES, Accumulator, variance_ratio
-from grokcore.capture import Capture
+from grokcore.capture import Capture, eval_mode
 from grokcore.collapse import CollapseReport
 from grokcore.curvature import eager
 from grokcore.errors import UsageError, without_nan
 from grokcore.geometry import ClassMoments
-from grokcore.loaders import call, inputs_and_labels, is_one_shot
+from grokcore.loaders import LABEL_KEYS, call, inputs_and_labels, is_one_shot
 from grokcore.pooling import Pool
 from grokcore.report_text import MEANINGS, report_text
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """What :func:`measure` found, float64 Python numbers; means are over all samples of the loader.
 
@@ -107,7 +106,7 @@ def measure(
     loader: Iterable[Any],
     head: str,
     *,
-    layers: str | Sequence[str] = (),
+    layers: str | Sequence[str] | None = (),
     reference: ClassMoments | Report | None = None,
     pool: Pool = "mean",
     device: torch.device | str | None = None,
@@ -224,18 +223,6 @@ def class_moments(reference: ClassMoments | Report | None, head: nn.Linear) -> C
     return moments
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, and afterwards each submodule's own mode again, on errors too."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _read(
     model: nn.Module, loader: Iterable[Any], capture: Capture, sums: Accumulator, device: torch.device, shown: bool
 ) -> None:
@@ -243,7 +230,20 @@ def _read(
     with capture:
         bar = tqdm(loader, desc="measure", unit="batch", delay=2, leave=False, disable=not shown)
         for number, batch in enumerate(bar):
+            if _is_one_sample(batch):
+                raise UsageError(
+                    f"batch {number} is one sample, its label a scalar: of a dataset measure "
+                    "DataLoader(dataset, batch_size=...)"
+                )
             inputs, labels = inputs_and_labels(batch, number)
             if len(labels):
                 call(model, inputs, device)
-                sums.add(capture.take(len(labels)), labels)
+                sums.add(capture.take(len(labels)), labels, number)
+
+
+def _is_one_sample(batch: Any) -> bool:
+    if isinstance(batch, Mapping):
+        label = next((batch[key] for key in LABEL_KEYS if key in batch), ())
+    else:
+        label = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else ()
+    return isinstance(label, int) or getattr(label, "ndim", 1) == 0

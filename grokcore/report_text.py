@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from grokcore.documents import plain
@@ -31,9 +33,13 @@ MEANINGS = {
     "cdnv": "class-distance normalised variance",
     "within_class_variance": "mean over classes of the mean ||h - mu_c||^2",
     "squared_mean_distance": "mean over pairs of ||mu_c - mu_c'||^2; not 0 at collapse",
-    "global_mean_ratio": "norm of the global mean / of the centred means; not 0 at collapse",
+    "global_mean_ratio": "norm of the global mean / of the centred; not 0 at collapse",
 }
 """One line on each number of a Report, in the order in which they print."""
+WIDEST = 100
+"""Columns of the terminal that the layers take at most."""
+NAME_WIDTH = 18
+"""So that they do."""
 LAYER_COLUMNS = ("nc1_papyan", "nc1_trace_ratio", "cdnv", "nc2_equinorm", "nc2_equiangle", "nc2_etf")
 
 
@@ -43,28 +49,67 @@ def report_text(report: Report) -> str:
     rows = [(name, _number(values[name]), reasons.get(name, text)) for name, text in MEANINGS.items()]
     tables = [plain(("metric", f"{'value':>12}", "what it is, or why it is not a number"), rows)]
     if report.layers:
-        header = ("layer", *(f"{column:>15}" for column in LAYER_COLUMNS))
+        header = ("layer", *(f"{column:>10}" for column in LAYER_COLUMNS))
+        names = short_names(list(report.layers), NAME_WIDTH)
         cells = [
-            (name, *(_number(getattr(layer, column), 15) for column in LAYER_COLUMNS))
-            for name, layer in report.layers.items()
+            (name, *(f"{getattr(layer, column):>{max(10, len(column))}.4g}" for column in LAYER_COLUMNS))
+            for name, layer in zip(names, report.layers.values(), strict=True)
         ]
-        tables.append("\n".join([plain(header, cells), *_layer_reasons(report)]))
+        tables.append("\n".join([plain(header, cells), *_layer_reasons(names, report)]))
     return "\n\n".join(tables)
 
 
-def _number(value: float, width: int = 12) -> str:
-    return f"{value:>{width}.6g}"
+def short_names(names: Sequence[str], width: int) -> list[str]:
+    """Names of modules in at most `width` characters: where one is longer, their ends behind an ellipsis.
+
+    The path that all share goes first. Names with the same end show where they begin to differ instead.
+    """
+    if max(map(len, names), default=0) <= width:
+        return list(names)
+    shared = names[0].rfind(".", 0, _shared(names)) + 1
+    ends = [_end(name, shared, width) for name in names]
+    return [
+        end
+        if ends.count(end) == 1
+        else _difference(name, [n for n, e in zip(names, ends, strict=True) if e == end], width)
+        for name, end in zip(names, ends, strict=True)
+    ]
 
 
-def _layer_reasons(report: Report) -> list[str]:
+def _end(name: str, start: int, width: int) -> str:
+    if start:
+        return "…" + name[max(start, len(name) - width + 1) :]
+    return name if len(name) <= width else "…" + name[len(name) - width + 1 :]
+
+
+def _difference(name: str, alike: list[str], width: int) -> str:
+    start = _shared(alike)
+    # A number as a whole.
+    while start and name[start - 1].isdigit():
+        start -= 1
+    return "…" + name[start : start + width - 2] + "…"
+
+
+def _shared(names: Sequence[str]) -> int:
+    """How many characters all begin with alike: the first and the last in the alphabet do."""
+    first, last = min(names), max(names)
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def _number(value: float) -> str:
+    return f"{value:>12.6g}"
+
+
+def _layer_reasons(names: Sequence[str], report: Report) -> list[str]:
     """Each reason once, with the columns and the layers it holds for."""
     found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    for name, layer in report.layers.items():
+    for name, layer in zip(names, report.layers.values(), strict=True):
         for metric in LAYER_COLUMNS:
             if math.isnan(getattr(layer, metric)):
                 columns, places = found.setdefault(layer.reasons[metric], ({}, {}))
                 columns[metric], places[name] = None, None
-    return [f"nan: {reason} ({_some(list(c))} of {_some(list(p))})" for reason, (c, p) in found.items()]
+    lines = [f"nan: {reason} ({_some(list(c))} of {_some(list(p))})" for reason, (c, p) in found.items()]
+    return [line for long in lines for line in textwrap.wrap(long, WIDEST, subsequent_indent="  ")]
 
 
 def _some(names: list[str]) -> str:

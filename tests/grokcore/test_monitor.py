@@ -154,20 +154,66 @@ def test_train_mode_is_refused_where_it_matters(batches: Batches) -> None:
     with Monitor(model, "fc") as monitor:
         with torch.no_grad():
             model(inputs)
-        with pytest.raises(UsageError, match=r"body\.1 \(BatchNorm1d\) is in train mode"):
-            monitor.observe(labels)
         model.eval()
         with pytest.raises(UsageError, match="ran in train mode"):
+            monitor.observe(labels)
+        model.body[1].train()
+        model(inputs)
+        with pytest.raises(UsageError, match=r"body\.1 \(BatchNorm1d\) is in train mode"):
             monitor.observe(labels)
     plain = nn.Sequential(nn.Linear(5, 4)).train()
     with Monitor(plain, "0") as monitor:
         with torch.no_grad():
             plain(inputs)
-        monitor.observe(labels)
-        assert monitor.log(0).samples == 9
+        with pytest.raises(UsageError, match=r"the observed pass ran in train mode; call model\.eval\(\) before it"):
+            monitor.observe(labels)
         plain(inputs)  # with gradients: a training step's own pass
         with pytest.raises(UsageError, match="did not run since"):
             monitor.observe(labels)
+
+
+def test_a_forgotten_observe_is_noticed(batches: Batches) -> None:
+    (inputs, labels), model = batches[0], Classifier().eval()
+    with Monitor(model, "fc") as monitor, torch.no_grad():
+        watch(monitor, batches[:1])
+        model(batches[1][0])
+        model(inputs[:4])
+        with pytest.raises(UsageError, match="made 2 passes since the last labels"):
+            monitor.observe(labels[:4])
+        watch(monitor, batches)  # the error has told
+        model(inputs)
+        monitor.measure(batches, step=0)
+        model(inputs)
+        with pytest.raises(UsageError, match="made 2 passes"):
+            monitor.observe(labels)
+
+
+def test_passes_that_are_not_counted(batches: Batches) -> None:
+    """Of training steps, of measure, one that failed, and one before a training step that nobody asked about."""
+    (inputs, labels), model = batches[0], Classifier().eval()
+    with Monitor(model, "fc") as monitor:
+        model(inputs)
+        model.train()
+        model(inputs)
+        model(inputs)
+        model.eval()
+        with pytest.raises(RuntimeError):
+            model(inputs[:, :2])
+        model(inputs)
+        monitor.measure(batches, step=0)
+        monitor.observe(labels)
+        monitor.observe(labels[:0])
+        model(inputs[:0])
+        monitor.observe(labels[:0])
+        watch(monitor, batches[1:])
+        assert monitor.log(0).to_json() == measure(model, batches, "fc").to_json()
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_a_writer_that_cannot_write_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match=r"needs add_scalar.*object has not"):
+        Monitor(Classifier(), "fc", writer=object())  # type: ignore[arg-type]
+    assert Monitor(Classifier(), "fc", writer=FakeWriter(), layers=None).history == []
 
 
 @pytest.mark.parametrize("change", ["body", "head", "fused", "data"])
@@ -176,8 +222,10 @@ def test_weights_that_change_within_a_window(batches: Batches, change: str) -> N
     with Monitor(model, "fc") as monitor:
         watch(monitor, batches[:1])
         if change == "fused":  # counts no version
+            model.train()
             nn.functional.cross_entropy(model(inputs), labels).backward()
             torch.optim.AdamW(model.parameters(), fused=True).step()
+            model.eval()
         elif change == "data":  # likewise
             model.fc.weight.data[0, 0] += 1
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,6 +67,12 @@ def test_every_number_is_its_function_on_the_whole_set(data: tuple[Tensor, Tenso
         assert getattr(report, name) == pytest.approx(float(value), rel=1e-6), name
     assert report.samples == 50
     assert report.collapse.cdnv == pytest.approx(collapse_report(moments, w).cdnv, rel=1e-6)
+
+
+def test_reports_are_told_apart_by_identity(data: tuple[Tensor, Tensor]) -> None:
+    """Tensors and NaN within do not compare as one would like."""
+    report = measure(Classifier(), [data], "fc")
+    assert len({report, report, replace(report)}) == 2
 
 
 def test_batch_size_does_not_matter(data: tuple[Tensor, Tensor]) -> None:

@@ -61,7 +61,9 @@ def test_inputs_of_any_form(data: tuple[Tensor, Tensor], batch: Any) -> None:
         (lambda x, y: {"first": x}, "batch 0 has no 'labels' or 'label' or 'target' or 'targets', only first"),
         (lambda x, y: (x, y.double()), "class indices .*float64"),
         (lambda x, y: (x, nn.functional.one_hot(y)), r"class indices .*\(40, 4\)"),
-        (lambda x, y: (x[0], y[0]), r"class indices .*int64 \(\)"),
+        (lambda x, y: (x[0], y[0]), r"one sample.*DataLoader"),
+        (lambda x, y: (x[0], int(y[0])), r"one sample.*DataLoader"),
+        (lambda x, y: {"first": x[0], "label": y[0]}, r"one sample.*DataLoader"),
         (lambda x, y: (x, y[:-1]), "saw 40 samples, but there are 39 labels"),
         (lambda x, y: (x, y - 1), r"lie in \[-1, 2\], outside \[0, 4\) .*batch 0"),
     ],
@@ -71,11 +73,20 @@ def test_batches_that_cannot_be_used(data: tuple[Tensor, Tensor], batch: Any, me
         measure(Classifier(), [batch(*data)], "fc")
 
 
+@pytest.mark.usefixtures("no_shape_checks")
+def test_a_dataset_is_no_loader(data: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(UsageError, match=r"batch 0 is one sample.*measure DataLoader\(dataset"):
+        measure(Classifier(), TensorDataset(*data), "fc")  # type: ignore[arg-type]
+
+
 def test_a_label_outside_names_its_batch(data: tuple[Tensor, Tensor]) -> None:
     inputs, labels = data
     labels[25] = 4
+    batches = _batches((inputs, labels), 10)
     with pytest.raises(UsageError, match=r"\[0, 4\], outside \[0, 4\) .*batch 2"):
-        measure(Classifier(), _batches((inputs, labels), 10), "fc")
+        measure(Classifier(), batches, "fc")
+    with pytest.raises(UsageError, match=r"outside \[0, 4\) .*batch 3"):
+        measure(Classifier(), [(inputs[:0], labels[:0]), *batches], "fc")
 
 
 def test_empty_batches_are_passed_over_but_not_an_empty_loader(data: tuple[Tensor, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import grokcore.accumulate as accumulate
 from grokcore import ClassMoments, NonFiniteError, UsageError, collapse_report, measure
+from grokcore.report_text import short_names
 
 
 class Net(nn.Module):
@@ -71,6 +72,34 @@ def test_all_layers_in_one_pass_against_each_by_hand(data: tuple[Tensor, Tensor]
     assert math.isnan(report.layers["act"].nc3_duality)
     assert report.layers["act"].nc2_etf == pytest.approx(report.collapse.nc2_etf, rel=1e-12)
     assert report.layers["conv"].cdnv != pytest.approx(report.layers["norm"].cdnv, rel=1e-3)
+
+
+@pytest.mark.parametrize("place", ["body.0", "body.1", "head"])
+def test_a_nan_is_named_where_it_begins(place: str) -> None:
+    class Breaks(nn.Identity):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs * math.nan
+
+    body = nn.Sequential(*(Breaks() if place == f"body.{i}" else nn.Identity() for i in range(2)))
+    between = Breaks() if place == "head" else nn.Identity()
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.fc, self.out = body, nn.Linear(3, 3), nn.Identity()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.out(self.fc(between(self.body(inputs))))
+
+    wanted = r"the input of head 'fc'" if place == "head" else f"layer '{place}'"
+    empty = (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    batches = [empty, (torch.randn(6, 3), torch.arange(6) % 3)]
+    with pytest.raises(NonFiniteError, match=rf"\(batch 1, {wanted}\)"):  # the loader's number
+        measure(Model(), batches, "fc", layers="all")
+
+
+def test_no_layers_by_none(data: tuple[Tensor, Tensor]) -> None:
+    assert measure(Net(), [data], "fc", layers=None).to_json() == measure(Net(), [data], "fc").to_json()
 
 
 def test_names_and_wildcards(data: tuple[Tensor, Tensor]) -> None:
@@ -185,3 +214,28 @@ def test_layers_in_dict_text_and_scalars(data: tuple[Tensor, Tensor]) -> None:
     assert len(rows) == 3
     assert len({line.rindex(line.split()[-1]) + len(line.split()[-1]) for line in rows}) == 1  # aligned
     assert "layers" not in measure(Net(), [data], "fc").to_dict()
+
+
+@pytest.mark.parametrize("classes", [3, 2])
+def test_the_text_stays_within_its_columns(data: tuple[Tensor, Tensor], classes: int) -> None:
+    report = measure(Net(), [(data[0], data[1] % classes)], "fc", layers="conv")
+    names = [f"encoder.transformer_block_number_{i}_with_attention_output_projection" for i in range(12)]
+    lines = str(replace(report, layers=dict.fromkeys(names, report.layers["conv"]))).splitlines()
+    assert max(map(len, lines)) <= 100
+    rows = [line.split()[0] for line in lines if "_with_" in line and not line.startswith(("nan", " "))]
+    assert len(set(rows)) == len(rows) == 12
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["a.0", "a.1"], ["a.0", "a.1"]),
+        (["model.layers.0", "model.layers.11"], ["…0", "…11"]),
+        (["model.0.projection", "fc"], ["….projection", "fc"]),
+        (["block1_projection", "block11_projection", "fc"], ["…1_projecti…", "…11_project…", "fc"]),
+        (["one_very_long_name"], ["…y_long_name"]),
+        ([], []),
+    ],
+)
+def test_short_names(names: list[str], short: list[str]) -> None:
+    assert short_names(names, 12) == short

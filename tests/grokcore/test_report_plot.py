@@ -61,6 +61,7 @@ def test_each_pair_has_its_cosine(num_classes: int) -> None:
 def test_many_classes_make_a_histogram() -> None:
     cosines, _ = drawn(a_report(40, m=50).plot())
     assert sum(bar.get_height() for bar in cosines.patches) == 40 * 39 / 2
+    assert len(cosines.patches) <= 30
     assert cosines.lines[0].get_xdata()[0] == pytest.approx(-1 / 39)
 
 
@@ -68,10 +69,64 @@ def test_curves_over_the_layers() -> None:
     report = a_report(3, layers="all")
     layers = drawn(report.plot())[2]
     assert [label.get_text() for label in layers.get_xticklabels()] == ["0", "1", "2", "head's input"]
-    curves = {line.get_label(): line.get_ydata() for line in layers.lines if len(line.get_xdata()) > 1}
+    curves = {line.get_label(): line.get_ydata() for line in layers.lines if len(line.get_xdata()) == 3}
     assert set(curves) == set(CURVES)
     for name, values in curves.items():
         np.testing.assert_allclose(values, [getattr(layer, name) for layer in report.layers.values()])
+    ticks = [label.get_text() for label in layers.get_xticklabels()]
+    rule = next(line.get_xdata()[0] for line in layers.lines if len(line.get_xdata()) == 2)
+    assert ticks[-1] == "head's input"
+    assert 2 < rule < layers.get_xticks()[-1]
+    assert layers.get_title("left") == "over the layers"
+
+
+def long_names(count: int) -> list[str]:
+    return [f"encoder.transformer_block_number_{i:02d}_with_attention_output_projection" for i in range(count)]
+
+
+def with_names(report: Report, names: list[str]) -> Report:
+    return replace(report, layers=dict.fromkeys(names, report.collapse))
+
+
+@pytest.mark.parametrize(("count", "turned"), [(2, False), (5, True), (40, True), (200, True)])
+def test_long_names_are_shortened_and_stay_inside(count: int, turned: bool) -> None:
+    figure = with_names(a_report(3), long_names(count)).plot()
+    layers = drawn(figure)[2]
+    labels = layers.get_xticklabels()
+    assert len(labels) <= 20
+    assert all(len(label.get_text()) <= 22 for label in labels)
+    assert len({label.get_text() for label in labels}) == len(labels)
+    assert (labels[0].get_rotation() != 0) == turned
+    edges = [axes.spines["left"].get_window_extent().x0 for axes in figure.axes]
+    assert min(edges + [label.get_window_extent().x0 for label in labels]) >= 0
+    legend = layers.get_legend()
+    assert legend is not None
+    assert not legend.get_window_extent().overlaps(layers._left_title.get_window_extent())  # type: ignore[attr-defined]
+
+
+def test_many_short_names_are_not_turned() -> None:
+    layers = drawn(with_names(a_report(3), [str(i) for i in range(19)]).plot())[2]
+    assert {label.get_rotation() for label in layers.get_xticklabels()} == {0}
+
+
+def test_layer_metrics_that_cannot_be_drawn_are_named() -> None:
+    assert drawn(a_report(3, layers="all").plot())[2].get_xlabel() == ""
+    # Two class means are a simplex, exactly.
+    assert drawn(a_report(2, layers="0").plot())[2].get_xlabel().endswith(": nc2_etf")
+
+
+def test_what_the_left_panel_says_of_the_simplex() -> None:
+    assert "simplex (not reachable here), -0.2" in drawn(a_report(6, m=3).plot())[0].get_title()
+    assert "not reachable" not in drawn(a_report(6).plot())[0].get_title()
+    model = nn.Sequential(nn.Linear(2, 3))
+    # Rounding of the sums would give cosines.
+    same = measure(model, [(torch.full((30, 2), 0.1), torch.arange(30) % 3)], "0")
+    assert words(drawn(same.plot())[0]) == ["all class means coincide"]
+
+
+def test_written_values_stand_on_white() -> None:
+    metrics = drawn(a_report(6, m=3).plot())[1]
+    assert all(text.get_bbox_patch().get_facecolor() == (1, 1, 1, 1) for text in metrics.texts)  # type: ignore[union-attr]
 
 
 def test_what_is_no_number_is_written_out() -> None:
