@@ -20,8 +20,9 @@ from grokcore.errors import NonFiniteError
 
 Scatter = Literal["pooled", "per_class", "trace"]
 _SHAPES = {"pooled": "mm", "per_class": "Kmm", "trace": ""}
-_BLOCK = 128  # columns of a product at once: of a symmetric product little more than half is computed
+_BLOCK = 64  # columns of a product at once: of a symmetric product little more than half is computed
 _CACHE, _LAUNCH = 2**19, 2**24  # numbers converted at once: 4 MB stay in a CPU's cache, a GPU wants more
+_FEW = 64  # classes whose means are taken by products
 _LEAST = 256  # rows; products of fewer are slow
 _LARGEST = 1e150
 _GROWN = 8  # times as many samples before references move: an outlier among the first costs 3 bits at most
@@ -94,20 +95,19 @@ class ClassMoments:
         if features.dtype is torch.float64 and float(features.abs().max()) > _LARGEST:
             raise NonFiniteError(f"the features exceed {_LARGEST:g}: their squares are not finite")
         self._to(features.device)
-        # Room for a piece and its references, made once: fresh memory costs more than the arithmetic on it.
+        # Room for a piece, made once: fresh memory costs more than the arithmetic on it.
         shape = (min(rows, len(labels)), self.num_features)
-        room, taken = (torch.empty(shape, dtype=torch.float64, device=features.device) for _ in range(2))
+        room = torch.empty(shape, dtype=torch.float64, device=features.device)
         # The very first piece is short: soon after it the references can move.
         first = 0 if self._seen else min(rows, _GROWN * self.num_classes)
         for start, stop in pairwise(sorted({0, len(labels), *range(first, len(labels), rows)})):
             own = labels[start:stop]
             wide = room[: len(own)].copy_(features[start:stop])
             self._refer(wide, own)
-            references = torch.index_select(self._reference, 0, own, out=taken[: len(own)])
             norms = _row_norms(wide)
             self.norm_sum = self.norm_sum + norms.sum()
             self.norm_max = torch.maximum(self.norm_max, norms.max())
-            self._add(wide.sub_(references), own)
+            self._add(wide, own)
         return self
 
     @torch.inference_mode(mode=False)
@@ -209,10 +209,18 @@ class ClassMoments:
         new = torch.nonzero((self.counts == 0) & (first < n)).flatten()
         self._reference[new] = features[first[new]]
 
-    def _add(self, differences: Tensor, labels: Tensor) -> None:
+    def _add(self, features: Tensor, labels: Tensor) -> None:
+        """Add float64 features, which become their differences from the references."""
         self.counts += torch.bincount(labels, minlength=self.num_classes)
         self._seen += len(labels)
-        self._sums.index_add_(0, labels, differences)
+        if self.num_classes <= _FEW:
+            own = features.new_zeros(len(labels), self.num_classes).scatter_(1, labels[:, None], 1.0)
+            # Products with zeros and ones are exact, and need no copy of the references.
+            differences = features.addmm_(own, self._reference, alpha=-1)
+            self._sums.addmm_(own.T, differences)
+        else:
+            differences = features.sub_(self._reference.index_select(0, labels))
+            self._sums.index_add_(0, labels, differences)
         self._squares.index_add_(0, labels, _row_norms(differences).square())
         if self._products is None:
             return
