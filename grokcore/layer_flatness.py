@@ -8,17 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from grokcore.curvature import (
-    Batches,
-    LossFunction,
-    frozen,
-    parameter_name,
-    refuse_bad_values,
-    refuse_no_mean,
-    tensor_pairs,
-)
+from grokcore.curvature import LossFunction, parameter_name, refuse_bad_values, refuse_no_mean
 from grokcore.errors import NonFiniteError, UnsuitedLayerError, UsageError
 from grokcore.estimators import Estimate, signs
+from grokcore.frozen import Batches, frozen, tensor_pairs
 from grokcore.heads import uncompiled
 from grokcore.layer_curvature import CONVOLUTIONS, LayerRun, contraction
 from grokcore.operators import HessianOperator

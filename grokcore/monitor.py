@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from grokcore.accumulate import KEEP_BYTES, Accumulator
 from grokcore.capture import Capture
-from grokcore.curvature import refuse_train_mode
 from grokcore.errors import UsageError
+from grokcore.frozen import refuse_train_mode
 from grokcore.geometry import ClassMoments
 from grokcore.loaders import class_indices
 from grokcore.pooling import Pool

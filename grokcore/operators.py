@@ -17,16 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokcore.curvature import (
-    Batches,
-    LossFunction,
-    frozen,
-    parameter_name,
-    refuse_bad_values,
-    refuse_no_mean,
-    tensor_pairs,
-)
+from grokcore.curvature import LossFunction, parameter_name, refuse_bad_values, refuse_no_mean
 from grokcore.errors import NonFiniteError, UsageError
+from grokcore.frozen import Batches, frozen, tensor_pairs
 
 State = dict[str, Tensor]
 

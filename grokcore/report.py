@@ -16,8 +16,8 @@ from tqdm import tqdm
 from grokcore.accumulate import KEEP_BYTES, Accumulator, variance_ratio
 from grokcore.capture import Capture, eval_mode
 from grokcore.collapse import CollapseReport
-from grokcore.curvature import eager
 from grokcore.errors import UsageError, without_nan
+from grokcore.frozen import eager
 from grokcore.geometry import ClassMoments
 from grokcore.loaders import LABEL_KEYS, call, inputs_and_labels, is_one_shot
 from grokcore.pooling import Pool

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from grokcore.curvature import Batches, LossFunction
+from grokcore.curvature import LossFunction
 from grokcore.errors import UnsuitedLayerError, UsageError
 from grokcore.estimators import Estimate, hutchinson, hutchpp, xtrace
+from grokcore.frozen import Batches
 from grokcore.layer_flatness import layer_curvature
 from grokcore.operators import HessianOperator
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 import grokcore.layer_curvature as curvature
 from grokcore import Estimate, exact_hessian, layer_relative_flatness, relative_flatness
-from grokcore.curvature import frozen
 from grokcore.estimators import signs, student
+from grokcore.frozen import frozen
 from grokcore.layer_flatness import layer_curvature
 from tests.grokcore.test_curvature import build, cnn, mlp, parameter, transformer
 from theory.numeric.oracle import mean_squared_loss

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from grokcore import UsageError, layer_relative_flatness
-from grokcore.curvature import Batches, LossFunction
+from grokcore.curvature import LossFunction
+from grokcore.frozen import Batches
 from grokcore.operators import CurvatureOperator, GaussNewtonOperator, HessianOperator
 from tests.contracts.curvature import CurvatureContract, flat_function
 from tests.grokcore.test_curvature import Transformer, build, mlp
