@@ -60,19 +60,22 @@ def margin_error_bound(
         raise UsageError(
             f'a directional bound needs moments with scatter="per_class", these have scatter="{moments.scatter}"'
         )
-    weight = weight.to(moments.means)
-    offset = torch.zeros_like(moments.counts) if bias is None else bias.to(moments.means)
+    # Each is computed anew where it is read.
+    means, within = moments.means, moments.within
+    scatter = moments.scatter_sum if directional else None
+    weight = weight.to(means)
+    offset = torch.zeros_like(moments.counts) if bias is None else bias.to(means)
     shares = moments.counts / moments.counts.sum()
     total = 0.0
     for c in range(K):
         # Differences first: of logits they would cancel where the features have a large common offset.
-        rows, mean = weight[c] - weight, moments.means[c]
+        rows, mean = weight[c] - weight, means[c]
         gaps = rows @ mean + (offset[c] - offset)
         rounding = _ROUNDING * (rows.abs() @ mean.abs() + offset[c].abs() + offset.abs())
-        if directional:
-            spread = ((rows @ moments.scatter_sum[c]) * rows).sum(dim=1) / moments.counts[c]
+        if scatter is None:
+            spread = rows.square().sum(dim=1) * within[c] / moments.counts[c]
         else:
-            spread = rows.square().sum(dim=1) * moments.within[c] / moments.counts[c]
+            spread = ((rows @ scatter[c]) * rows).sum(dim=1) / moments.counts[c]
         # Numerator and denominator times ||w_c - w_k||^2 V_c: equal rows and V_c = 0 need no case of their own.
         terms = spread.clamp_min(0) / (spread.clamp_min(0) + gaps.square())
         terms = torch.where(gaps > rounding, terms, 1.0)

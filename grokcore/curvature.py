@@ -85,9 +85,10 @@ def losses_of_weight(
         def loss(w: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
             return loss_fn(torch.func.functional_call(model, {**state, name: w}, (x,)), y)
 
-        refuse_bad_loss(loss, weight, twice=index == 0)
         with torch.no_grad():
-            refuse_no_mean(loss_fn, torch.func.functional_call(model, {**state, name: weight}, (x,)), y)
+            outputs = torch.func.functional_call(model, {**state, name: weight}, (x,))
+            refuse_bad_values([loss_fn(outputs, y), *([loss(weight)] if index == 0 else [])])
+        refuse_no_mean(loss_fn, outputs, y)
         yield loss, y.shape[0]
 
 
@@ -132,12 +133,6 @@ def _forward_over_reverse(loss: Callable[[Tensor], Tensor], weight: Tensor, chun
     basis = torch.eye(weight.numel(), dtype=weight.dtype, device=weight.device).reshape(-1, *weight.shape)
     columns: Tensor = torch.vmap(column, chunk_size=chunk_size)(basis)
     return columns.reshape(*weight.shape, *weight.shape).detach()
-
-
-def refuse_bad_loss(loss: Callable[[Tensor], Tensor], weight: Tensor, *, twice: bool) -> None:
-    """Raise where the loss at a weight is not one finite number, or (`twice`) not the same one again."""
-    with torch.no_grad():
-        refuse_bad_values([loss(weight) for _ in range(1 + twice)])
 
 
 def refuse_bad_values(values: list[Tensor]) -> None:

@@ -189,8 +189,8 @@ def _seen(run: LayerRun, pulled: Tensor, hidden: Tensor, factor: Tensor) -> Tens
 def _products(run: LayerRun, scalar: Tensor, factor: Tensor, hidden: Tensor) -> Tensor:
     """<d, H d> of each sample summed over the directions d, H the Hessian of `scalar` at the pre-activations."""
     values = torch.zeros(len(hidden)).to(hidden)
-    gradient = _gradient(scalar, run.added)
-    if gradient is None:
+    gradient, probe = _twice(scalar, run.added, torch.ones_like(run.added))
+    if probe is None:
         return values
     columns = _least_columns(factor[None])[0].T
     for vector in _least_columns(hidden).permute(2, 0, 1):
@@ -212,13 +212,13 @@ def _batched(values: Tensor, at: Tensor, cotangents: Tensor) -> Tensor:
     return torch.stack([torch.autograd.grad(values, at, one, retain_graph=True)[0] for one in cotangents])
 
 
-def _gradient(scalar: Tensor, at: Tensor) -> Tensor | None:
-    """The gradient with its graph; None where it is constant, and no second derivative remains."""
-    (gradient,) = torch.autograd.grad(scalar, at, create_graph=True, allow_unused=True)
-    if gradient is None or not gradient.requires_grad:
-        return None
-    (probe,) = torch.autograd.grad(gradient, at, torch.ones_like(at), retain_graph=True, allow_unused=True)
-    return None if probe is None else gradient
+def _twice(scalar: Tensor, at: Tensor, direction: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The gradient with its graph, and its derivative along a direction; None where the gradient is constant."""
+    (gradient,) = torch.autograd.grad(scalar, at, create_graph=True)
+    if not gradient.requires_grad:
+        return gradient, None
+    (moved,) = torch.autograd.grad(gradient, at, direction, retain_graph=True, allow_unused=True)
+    return gradient, moved
 
 
 def _piecewise_linear(run: LayerRun) -> bool:
@@ -231,11 +231,8 @@ def _piecewise_linear(run: LayerRun) -> bool:
     weights, direction = (
         torch.randn(x.shape, generator=generator, device="cpu").to(x) for x in (run.outputs, run.added)
     )
-    gradient = _gradient((run.outputs * weights).sum(), run.added)
-    if gradient is None:
-        return True
-    (moved,) = torch.autograd.grad(gradient, run.added, direction, retain_graph=True)
-    return not bool(moved.any())
+    _, moved = _twice((run.outputs * weights).sum(), run.added, direction)
+    return moved is None or not bool(moved.any())
 
 
 def _least_columns(matrices: Tensor) -> Tensor:

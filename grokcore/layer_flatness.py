@@ -57,7 +57,8 @@ def layer_relative_flatness(
 
     Cost of "exact", a batch: one Jacobian product an output where the rest of the network is piecewise linear, which is
     found out and not assumed; otherwise rank(W) Hessian products at the pre-activations, times the rank of the
-    positions' Gram matrix. The number of weights enters neither. Memory is that of one backward pass.
+    positions' Gram matrix. The number of weights enters neither. As many backward passes are taken together as fit into
+    256 MiB.
 
     Source: Petzka et al. 2021, Definition 3; for convolutions the rows are the flattened filters, as there (theory A6).
     """

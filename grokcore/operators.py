@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from grokcore.curvature import LossFunction, parameter_name, refuse_bad_values, refuse_no_mean
 from grokcore.errors import NonFiniteError, UsageError
 from grokcore.frozen import Batches, frozen, tensor_pairs
+from grokcore.loaders import is_one_shot
 
 State = dict[str, Tensor]
 
@@ -71,7 +72,7 @@ class CurvatureOperator(ABC):
         dtype: torch.dtype = torch.float64,
         chunk_size: int | None = None,
     ) -> None:
-        if isinstance(batches, Iterator):
+        if is_one_shot(batches):
             raise UsageError(
                 f"{type(self).__name__} reads the batches more than once; pass a list or a DataLoader, "
                 f"not a {type(batches).__name__}"
