@@ -90,9 +90,9 @@ def collapse_report(
     values: dict[str, float] = dict.fromkeys(METRICS, NAN)
     reasons: dict[str, str] = {}
 
-    centred = moments.centred_means()
-    variances = moments.within / moments.counts
-    trace_within = float(moments.within.sum() / moments.counts.sum())
+    centred, means, within = moments.centred_means(), moments.means, moments.within
+    variances = within / moments.counts
+    trace_within = float(within.sum() / moments.counts.sum())
     trace_between = float(centred.square().sum() / num_classes)
     norm_mean = float(moments.norm_sum / moments.counts.sum())
     norm_sup = float(moments.norm_max)
@@ -106,7 +106,7 @@ def collapse_report(
     distances = squared_distances(centred)
     pairs = num_classes * (num_classes - 1)
     # What the rounding of the features leaves between two means that are equal.
-    floor = (8 * torch.finfo(torch.float64).eps * max(float(moments.means.norm(dim=1).max()), norm_mean)) ** 2
+    floor = (8 * torch.finfo(torch.float64).eps * max(float(means.norm(dim=1).max()), norm_mean)) ** 2
     values["squared_mean_distance"] = float(distances.sum()) / pairs
     if float(distances.fill_diagonal_(math.inf).min()) > floor:
         # Over ordered pairs the sum of (V_c + V_c') / (2 d^2) is the sum of V_c / d^2.
@@ -114,13 +114,13 @@ def collapse_report(
     else:
         reasons["cdnv"] = "two class means coincide"
 
-    if not coincide(moments.means, norm_mean):
+    if not coincide(means, norm_mean):
         values["nc1_trace_ratio"] = trace_within / trace_between
         if moments.scatter == "trace":
             reasons["nc1_papyan"] = "moments with scatter='trace' keep no scatter matrix"
         else:
             values["nc1_papyan"] = _papyan(moments.within_covariance(), centred)
-        values["global_mean_ratio"] = float(moments.means.mean(dim=0).norm()) / math.sqrt(trace_between)
+        values["global_mean_ratio"] = float(means.mean(dim=0).norm()) / math.sqrt(trace_between)
         norms = centred.norm(dim=1)
         values["nc2_equinorm"] = float(norms.std(correction=0) / norms.mean())
         _simplex_metrics(centred, weight, values, reasons)
