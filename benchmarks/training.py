@@ -19,7 +19,8 @@ from torch import nn
 
 from benchmarks.row import Row
 from benchmarks.timing import interleaved, product
-from experiments.grokking import PRESETS, build_model, measure_row, run_config, split_of
+from experiments.grokking import measure_row, run_config
+from experiments.grokking_config import PRESETS, build_model, split_of
 from grokcore.data.split import Split
 from grokcore.training.loop import train
 from grokcore.training.run_folder import RunFolder

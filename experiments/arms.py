@@ -21,6 +21,16 @@ class Arm:
     """What the arm asks, in one line."""
     quick: Intervention
     """Its coefficients for ``--preset quick``."""
+    transformer: Intervention | None = None
+
+    @property
+    def coefficients(self) -> dict[str, Intervention]:
+        """By preset."""
+        return {
+            "quick": self.quick,
+            "transformer": self.transformer or self.quick,
+            "paper": self.transformer or self.quick,
+        }
 
 
 _PREVENT = Intervention(surrogate_weight=-0.001, head_norm_cap=20.0)

@@ -14,107 +14,36 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import tyro
-from torch import nn
 
 from experiments.arms import ARMS, arm_named
 from experiments.cli import parse, peek
+from experiments.grokking_config import PRESETS, Command, build_model, split_of
 from experiments.naming import plain_data, variant
 from grokcore import DivergedError, Intervention, UsageError
+from grokcore.capture import eval_mode
 from grokcore.commandline import run_command
-from grokcore.data.modular import modular_arithmetic
-from grokcore.data.split import Split
 from grokcore.documents import plain
 from grokcore.errors import InterruptedRunError
-from grokcore.models.mlp import EmbeddingMLP
+from grokcore.models.transformer import EquationTransformer
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.loop import train
 from grokcore.training.measurement import measurement_row
 from grokcore.training.milestones import summarise
-from grokcore.training.provenance import ROOT, origin
+from grokcore.training.provenance import origin
+from grokcore.training.published import product_surrogate
 from grokcore.training.record import Record, read_records, record_of
 from grokcore.training.run_folder import RunFolder
-from grokcore.training.schedules import torch_seed
-from grokcore.training.step import Trainer, TrainingConfig
+from grokcore.training.step import Trainer
 from grokcore.training.table import HEADER, comparison
 from theory.formulas import kappa_at_collapse
 
-
-@dataclass(frozen=True)
-class DataConfig:
-    """The equations and their split; each seed draws its own."""
-
-    operation: str = "x+y"
-    """An expression in x and y with + - * / ^ and integers, mod p."""
-    p: int = 97
-    """The modulus; prime where the operation divides."""
-    train_fraction: float = 0.4
-    """Share of the equations that is trained on."""
-    label_noise: float = 0.0
-    """Share of the train labels replaced by another class; the test set stays clean."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The embedding MLP."""
-
-    embedding: int = 128
-    """Width of a token's embedding."""
-    hidden: tuple[int, ...] = (256, 128)
-    """Widths of the ReLU layers; the last is the number of features."""
-    head_bias: bool = False
-    """Give the head a bias."""
-
-    def __post_init__(self) -> None:
-        if not self.hidden or min(self.embedding, *self.hidden) < 1 or max(self.embedding, *self.hidden) > 65_536:
-            raise UsageError("--embedding and --hidden take widths from 1 to 65536")
-
-
-@dataclass(frozen=True)
-class Command:
-    """What the command line says: options of this call, and the config that decides the result."""
-
-    arm: str = "baseline"
-    """The arm (see experiments/arms.py), or all."""
-    preset: str = "quick"
-    """quick: an embedding MLP that groks in under a minute."""
-    seeds: tuple[int, ...] = (0,)
-    """Each seed draws its own split, noise, initial weights and batches."""
-    runs: Path = Path("runs")
-    """Where run folders go."""
-    results: Path = ROOT / "paper" / "results"
-    """Where recorded results lie; the baseline's is drawn in grey."""
-    fresh: bool = False
-    """Start anew beside earlier runs of the same config."""
-    device: str = "cpu"
-    """cpu or cuda; at this size a GPU is no faster."""
-    threads: int = 2
-    """CPU threads of a run; results repeat bit for bit at the same number."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    data: tyro.conf.OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
-    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
-    intervention: tyro.conf.OmitArgPrefixes[Intervention] = field(default_factory=Intervention)
-
-    def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError("--seeds takes one or more different numbers from 0 to 4294967295")
-        if not 1 <= self.threads <= 1024:
-            raise UsageError(f"--threads must lie between 1 and 1024, got {self.threads}")
-        if self.checkpoint_every < 1:
-            raise UsageError(f"--checkpoint-every must be at least 1, got {self.checkpoint_every}")
-
-
 PARTS = ("data", "model", "training", "intervention")
 """The parts of a command that decide a run's result."""
-
-PRESETS = {"quick": Command(preset="quick", training=TrainingConfig(steps=8_000, measurements=60))}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -208,8 +137,11 @@ def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
 
 
 def measure_row(trainer: Trainer) -> dict[str, float]:
-    """The row of metrics, with the collapse curve's prediction (theory B1) at the measured gap and gamma."""
+    """The row of metrics, with the collapse curve's prediction (theory B1) at the measured gap and gamma; with the
+    published head, which has other rows than the classes', the published curve instead."""
     row = measurement_row(trainer)
+    if getattr(trainer.model, "vocabulary", None) is not None:
+        return row | published_columns(trainer)
     classes = trainer.data.num_classes
     for split in ("train", "test"):
         gap, gamma = row[f"{split}_logit_gap"], row[f"{split}_global_mean_ratio"]
@@ -217,27 +149,18 @@ def measure_row(trainer: Trainer) -> dict[str, float]:
     return row
 
 
-def split_of(config: DataConfig, seed: int) -> Split:
-    """The seed's own split."""
-    return modular_arithmetic(
-        config.operation,
-        config.p,
-        train_fraction=config.train_fraction,
-        label_noise=config.label_noise,
-        seed=seed,
-    )
-
-
-def build_model(command: Command, split: Split, seed: int) -> nn.Module:
-    """The preset's model with the seed's initial weights."""
-    torch.manual_seed(torch_seed(seed, "weights"))
-    return EmbeddingMLP(
-        split.num_classes,
-        split.num_classes,
-        embedding=command.model.embedding,
-        hidden=command.model.hidden,
-        head_bias=command.model.head_bias,
-    )
+def published_columns(trainer: Trainer) -> dict[str, float]:
+    """What paper A's public code would have logged, on the whole train and test sets in eval mode."""
+    model, data = cast(EquationTransformer, trainer.model), trainer.data
+    row: dict[str, float] = {}
+    with eval_mode(model), torch.no_grad():
+        for split, inputs, labels in (
+            ("train", data.train_inputs, data.train_labels),
+            ("test", data.test_inputs, data.test_labels),
+        ):
+            found = product_surrogate(model.features_at_targets(inputs, labels), model.head.weight)
+            row |= dict(zip((f"{split}_published_product", f"{split}_published_product_variance"), found, strict=True))
+    return row
 
 
 def run_config(command: Command, seed: int) -> dict[str, Any]:
@@ -259,7 +182,7 @@ def _command_for(arm: str, preset: str, argv: Sequence[str]) -> Command:
 
 
 def _defaults(arm: str, preset: str) -> Command:
-    return replace(PRESETS[preset], arm=arm, intervention=getattr(arm_named(arm), preset))
+    return replace(PRESETS[preset], arm=arm, intervention=arm_named(arm).coefficients[preset])
 
 
 def _device(command: Command) -> torch.device:

@@ -46,16 +46,26 @@ class Accumulator:
         name: its name, for messages.
         about: moments whose class means NC4 uses; without them the features are kept.
         keep_bytes: how much of them, in their own dtype; beyond it none are.
+        classes: the head's first so many rows are the classes; by default all are.
     """
 
     def __init__(
-        self, head: nn.Linear, name: str, *, about: ClassMoments | None = None, keep_bytes: int = KEEP_BYTES
+        self,
+        head: nn.Linear,
+        name: str,
+        *,
+        about: ClassMoments | None = None,
+        keep_bytes: int = KEEP_BYTES,
+        classes: int | None = None,
     ) -> None:
         self._head, self._name, self._about, self._room = head, name, about, keep_bytes
         self._about_means = None if about is None else about.means
-        self.num_classes, self.num_features = head.weight.shape
-        if self.num_classes < 2 or not head.weight.is_floating_point():
+        rows, self.num_features = head.weight.shape
+        self.num_classes = rows if classes is None else classes
+        if rows < 2 or not head.weight.is_floating_point():
             raise UsageError(f"the head {name!r} must have 2 or more real outputs, one a class")
+        if not 2 <= self.num_classes <= rows:
+            raise UsageError(f"classes must lie between 2 and the head's {rows} rows, got {classes}")
         self.moments = moments_for(self.num_classes, self.num_features)
         self.layers: dict[str, ClassMoments] = {}
         self.batches = 0
@@ -97,8 +107,10 @@ class Accumulator:
         for h, y in zip(torch.split(features, CHUNK), torch.split(labels, CHUNK), strict=True):
             wide = h.double()
             logits = torch.nn.functional.linear(wide, self.weight, self.bias)
-            predicted.append(logits.argmax(dim=1))
-            self._sums += _sums(wide, logits, predicted[-1], y, self._distances, self._squared_head)
+            classes = logits[:, : self.num_classes]
+            predicted.append(classes.argmax(dim=1))
+            chosen = predicted[-1] if classes.shape == logits.shape else logits.argmax(dim=1)
+            self._sums += _sums(wide, logits, classes, chosen, y, self._distances, self._squared_head)
         self._count_agreement(features, torch.cat(predicted))
         self.batches += 1
 
@@ -114,7 +126,7 @@ class Accumulator:
     def collapse(self) -> tuple[CollapseReport, dict[str, CollapseReport]]:
         """The collapse metrics of the head's input, and of each layer (no head there, so no duality)."""
         layers = {name: collapse_report(moments) for name, moments in self.layers.items()}
-        return collapse_report(self.moments, self.weight, self.bias), layers
+        return collapse_report(self.moments, self.weight[: self.num_classes]), layers
 
     def agreement(self, about: ClassMoments) -> float | None:
         """NC4 about the class means of `about`; None where the features were too many to keep."""
@@ -194,11 +206,17 @@ def _agreeing(features: Tensor, predicted: Tensor, means: Tensor) -> int:
 
 
 def _sums(
-    wide: Tensor, logits: Tensor, predicted: Tensor, labels: Tensor, distances: Tensor, squared_head: Tensor
+    wide: Tensor,
+    logits: Tensor,
+    classes: Tensor,
+    predicted: Tensor,
+    labels: Tensor,
+    distances: Tensor,
+    squared_head: Tensor,
 ) -> Tensor:
-    """Sums over the batch in HeadMeans' order; one softmax serves all."""
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
+    """Sums over the batch in HeadMeans' order; one softmax serves all, and the gap is among the classes' logits."""
+    own = classes.gather(1, labels[:, None]).squeeze(1)
+    others = (classes.sum(dim=1) - own) / (classes.shape[1] - 1)
     probabilities = torch.softmax(logits, dim=1)
     squared_norms = torch.linalg.vector_norm(wide, dim=1).square()
     return torch.stack(

@@ -111,6 +111,7 @@ def measure(
     pool: Pool = "mean",
     device: torch.device | str | None = None,
     keep_bytes: int = KEEP_BYTES,
+    classes: int | None = None,
     progress: bool | None = None,
 ) -> Report:
     """Measure a classifier whose head is a linear layer, in eval mode, over a whole loader.
@@ -135,6 +136,9 @@ def measure(
             or, from one-dimensional convolutions, batch norms and poolings, (n, C, T) (:mod:`grokcore.pooling`).
         device: where the batches are moved; by default the head's device.
         keep_bytes: see Memory.
+        classes: K where the head has more rows than there are classes (a vocabulary, say): its first K rows are the
+            classes, labels lie in [0, K). ``loss``, ``accuracy``, ``kappa`` and ``frobenius_surrogate`` are of all the
+            head's rows, ``nc4``, ``logit_gap`` and ``nc3_duality`` of the classes' rows alone.
         progress: a progress bar on standard error after two seconds; by default where that is a terminal.
 
     Raises:
@@ -150,13 +154,13 @@ def measure(
     4,096 features keep no m x m scatter: their ``nc1_papyan`` is NaN.
     """
     capture = Capture(model, head, layers, pool)
-    about = class_moments(reference, capture.head)
+    about = class_moments(reference, capture.head, classes)
     shown = sys.stderr.isatty() if progress is None else progress
     # A model compiled and run before would not notice new hooks. A spectral norm turns where its weight is read in
     # train mode, so nothing reads it before.
     with torch.no_grad(), eval_mode(model), eager():
         target = torch.device(device) if device is not None else capture.head.weight.device
-        sums = Accumulator(capture.head, head, about=about, keep_bytes=keep_bytes)
+        sums = Accumulator(capture.head, head, about=about, keep_bytes=keep_bytes, classes=classes)
         _read(model, loader, capture, sums, target, shown)
         if sums.batches == 0:
             once = ": an iterator that was read before is empty; give a list or a DataLoader"
@@ -165,7 +169,7 @@ def measure(
         agreement = sums.agreement(about)
         lost = "the features exceed keep_bytes and the loader can be read only once: give a DataLoader or a reference"
         if agreement is None and not about.absent and not is_one_shot(loader):
-            again = Accumulator(capture.head, head, about=about)
+            again = Accumulator(capture.head, head, about=about, classes=classes)
             _read(model, loader, Capture(model, head), again, target, shown)
             lost = "the features exceed keep_bytes and the loader gave other samples when read again"
             if torch.equal(again.moments.counts, sums.moments.counts):
@@ -206,8 +210,10 @@ def finished(sums: Accumulator, about: ClassMoments, agreement: float | None, lo
     )
 
 
-def class_moments(reference: ClassMoments | Report | None, head: nn.Linear) -> ClassMoments | None:
-    """A reference's moments; UsageError where it keeps none or they do not fit the head."""
+def class_moments(
+    reference: ClassMoments | Report | None, head: nn.Linear, classes: int | None = None
+) -> ClassMoments | None:
+    """A reference's moments; UsageError where it keeps none or they do not fit the head or the `classes`."""
     if not isinstance(reference, (ClassMoments, Report, type(None))):
         raise UsageError(f"a reference is ClassMoments or a Report, not {type(reference).__name__}")
     moments = reference.moments if isinstance(reference, Report) else reference
@@ -215,10 +221,11 @@ def class_moments(reference: ClassMoments | Report | None, head: nn.Linear) -> C
         if reference is not None:
             raise UsageError("a Report of a Monitor's history keeps no class means; take the one that was returned")
         return None
-    if (moments.num_classes, moments.num_features) != (head.out_features, head.in_features):
+    wanted = (head.out_features if classes is None else classes, head.in_features)
+    if (moments.num_classes, moments.num_features) != wanted:
         raise UsageError(
             f"the reference has {moments.num_classes} classes of {moments.num_features} features, the head "
-            f"{head.out_features} of {head.in_features}"
+            f"{wanted[0]} of {wanted[1]}"
         )
     return moments
 

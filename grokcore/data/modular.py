@@ -10,10 +10,9 @@ import ast
 import warnings
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from grokcore.data.split import Split
+from grokcore.data.split import Split, split_equations
 from grokcore.errors import UsageError
 
 _ALIASES = {"+": "x+y", "-": "x-y", "*": "x*y", "/": "x/y", "add": "x+y", "sub": "x-y", "mul": "x*y"}
@@ -47,28 +46,7 @@ def modular_arithmetic(
             split without train or test data, noise outside [0, 1).
     """
     x, y, c = equations(operation, p)
-    n = len(c)
-    if not 0 < train_fraction < 1:
-        raise UsageError(f"the train fraction must lie between 0 and 1, got {train_fraction:g}")
-    if not 0 <= label_noise < 1:
-        raise UsageError(f"label noise must lie in [0, 1), got {label_noise:g}")
-    n_train = round(train_fraction * n)
-    if n_train == 0 or n_train == n:
-        side = "train" if n_train == 0 else "test"
-        raise UsageError(f"a train fraction of {train_fraction:g} leaves no {side} data of {n} equations")
-    split_stream, noise_stream = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-    order = split_stream.permutation(n)
-    inputs = np.stack([x, y], axis=1)[order]
-    labels = c[order]
-    flipped = noise_stream.permutation(n_train)[: round(label_noise * n_train)]
-    labels[flipped] = (labels[flipped] + noise_stream.integers(1, p, size=len(flipped))) % p
-    return Split(
-        torch.from_numpy(inputs[:n_train].copy()),
-        torch.from_numpy(labels[:n_train].copy()),
-        torch.from_numpy(inputs[n_train:].copy()),
-        torch.from_numpy(labels[n_train:].copy()),
-        p,
-    )
+    return split_equations(x, y, c, p, train_fraction=train_fraction, label_noise=label_noise, seed=seed)
 
 
 def equations(operation: str, p: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

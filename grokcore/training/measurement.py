@@ -15,6 +15,9 @@ from grokcore.training.step import Trainer
 CHUNK = 4096
 """Samples a forward pass takes while measuring: float64 features of it stay in cache."""
 
+OF_CLASS_ROWS = ("nc3_duality", "nc4", "logit_gap")
+"""The metrics that `measure` takes from the classes' rows of the head."""
+
 
 def measurement_row(trainer: Trainer) -> dict[str, float]:
     """Everything about the trainer's model now, eval mode, whole sets, temperature 1, raw features.
@@ -22,19 +25,30 @@ def measurement_row(trainer: Trainer) -> dict[str, float]:
     Returns:
         The row with the columns ``train_*`` and ``test_*`` (the fields of Report and CollapseReport),
         ``head_norm`` and ``weight_norm`` (Frobenius norms of the head and of all parameters). On test
-        data NC4 and variance_ratio use the train means, the collapse metrics the test set's own.
+        data NC4 and variance_ratio use the train means, the collapse metrics the test set's own. Where the
+        head has more rows than the data have classes, what is read off the classes' rows alone says so:
+        ``*_nc3_duality_answer_rows``, ``*_nc4_answer_rows``, ``*_logit_gap_answer_rows``.
     """
     data, row, reports = trainer.data, dict[str, float](), dict[str, Report]()
+    classes, renamed = None, dict[str, str]()
+    if trainer.head.out_features > data.num_classes:
+        classes, renamed = data.num_classes, {name: f"{name}_answer_rows" for name in OF_CLASS_ROWS}
     for split, inputs, labels in (
         ("train", data.train_inputs, data.train_labels),
         ("test", data.test_inputs, data.test_labels),
     ):
-        report = measure(trainer.model, _chunks(inputs, labels), trainer.head_name, reference=reports.get("train"))
+        report = measure(
+            trainer.model,
+            _chunks(inputs, labels),
+            trainer.head_name,
+            reference=reports.get("train"),
+            classes=classes,
+        )
         values = report.to_dict()
         collapse = {k: v for k, v in asdict(report.collapse).items() if k != "reasons"}
         for name in ("collapse", "reasons", "head_norm", "samples"):
             del values[name]
-        row |= {f"{split}_{name}": value for name, value in (values | collapse).items()}
+        row |= {f"{split}_{renamed.get(name, name)}": value for name, value in (values | collapse).items()}
         reports[split] = report
     row["head_norm"] = reports["train"].head_norm
     with torch.no_grad():

@@ -57,7 +57,8 @@ class Trainer:
     """A model, its optimiser and its arm; ``step()`` advances by one.
 
     Args:
-        model: in train mode; its output are the logits of `head`.
+        model: in train mode; its output are the logits of `head`. A method ``training_loss(inputs, labels)``, which
+            gives (loss, features, logits), replaces the cross-entropy of its output.
         head: the head's name.
         data: the split, on the model's device.
         config: optimiser and length.
@@ -102,12 +103,10 @@ class Trainer:
         self._set_rates(self.steps_done + 1, released)
         index = self.batches.indices(self.steps_done + 1)
         labels = self.data.train_labels[index]
-        logits = self.model(self.data.train_inputs[index])
-        loss = torch.nn.functional.cross_entropy(logits, labels)
+        loss, features, logits = self._forward(self.data.train_inputs[index], labels)
         terms: dict[str, tuple[float, Tensor]] = {}
         if not (released and arm.release_penalty):
-            head = self.head
-            terms = penalties(arm, self._capture.features, logits, labels, head.weight, head.bias)
+            terms = penalties(arm, features, logits, labels, self.head.weight, self.head.bias)
             loss = objective(arm, loss, terms)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -116,6 +115,14 @@ class Trainer:
             constrain_head(arm, self.head.weight)
         self.steps_done += 1
         return loss.detach(), {name: value.detach() for name, (_, value) in terms.items()}
+
+    def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss, the head's input and output for the classes: the model's own training loss, where it has one."""
+        own = getattr(self.model, "training_loss", None)
+        if own is not None:
+            return own(inputs, labels)  # type: ignore[no-any-return]
+        logits = self.model(inputs)
+        return torch.nn.functional.cross_entropy(logits, labels), self._capture.features, logits
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 1."""

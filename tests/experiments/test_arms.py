@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from experiments.arms import ARMS
-from experiments.grokking import PRESETS, build_model, command_variant, main, split_of
+from experiments.grokking import command_variant, main
+from experiments.grokking_config import PRESETS, build_model, split_of
 from grokcore import Intervention, cdnv, frobenius_surrogate, relative_flatness
 from grokcore.training.step import Trainer, TrainingConfig
 from tests.experiments.small import metrics, only_run, small
