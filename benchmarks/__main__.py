@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cdnv, collapse, head, layer, training
+from benchmarks import cdnv, collapse, head, layer, seeds, step, training
 from benchmarks.row import Row, table
 from grokcore.commandline import OneLineParser, run_command
 from grokcore.training.provenance import device_words
@@ -28,6 +28,8 @@ BENCHMARKS: dict[str, Callable[[torch.device], list[Row]]] = {
     "cdnv": cdnv.run,
     "collapse": collapse.run,
     "training": training.run,
+    "seeds": seeds.run,
+    "step": step.run,
 }
 
 

@@ -23,6 +23,9 @@ class Arm:
     """Its coefficients for ``--preset quick``."""
     transformer: Intervention | None = None
 
+    trunk: str = "baseline"
+    """The arm that a fork of this one starts from, if nothing else is said."""
+
     @property
     def coefficients(self) -> dict[str, Intervention]:
         """By preset."""
@@ -62,6 +65,7 @@ ARMS: dict[str, Arm] = {
     "flatness_release": Arm(
         "What changes when flatness_prevent is released, as the paper did it: penalty and cap off, learning "
         "rate up, weight decay up, cosine schedule, all at once?",
+        trunk="flatness_prevent",
         quick=replace(_RELEASE, surrogate_weight=_PREVENT.surrogate_weight, head_norm_cap=_PREVENT.head_norm_cap),
     ),
     "control_confidence": Arm(

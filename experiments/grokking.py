@@ -22,6 +22,7 @@ import torch
 
 from experiments.arms import ARMS, arm_named
 from experiments.cli import parse, peek
+from experiments.forks import Trunk, find_trunk, fork_config
 from experiments.grokking_config import PRESETS, Command, build_model, split_of
 from experiments.naming import plain_data, variant
 from grokcore import DivergedError, Intervention, UsageError
@@ -37,7 +38,7 @@ from grokcore.training.milestones import summarise
 from grokcore.training.provenance import origin
 from grokcore.training.published import product_surrogate
 from grokcore.training.record import Record, read_records, record_of
-from grokcore.training.run_folder import RunFolder
+from grokcore.training.run_folder import RunFolder, newest
 from grokcore.training.step import Trainer
 from grokcore.training.table import HEADER, comparison
 from theory.formulas import kappa_at_collapse
@@ -84,19 +85,25 @@ def run_one(command: Command, seed: int, device: torch.device) -> Record:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     split = split_of(command.data, seed).to(device)
-    config = run_config(command, seed)
+    config, trunk = run_config(command, seed), None
+    if command.trunk:
+        trunk, config = forked(command, seed, config)
     baselines = comparable_baselines(config, command.results)
     with RunFolder(command.runs, config, origin(device, command.threads), fresh=command.fresh) as folder:
         if folder.summary is None:
             model = build_model(command, split, seed).to(device)
             trainer = Trainer(model, "head", split, command.training, command.intervention, seed)
             print(f"{command.arm}, seed {seed}: {folder.path}")
+            if trunk is not None:
+                folder.begin(*trunk.start())
+                print(f"  from step {trunk.step} of {trunk.folder}")
             try:
                 rows = train(
                     trainer,
                     folder,
                     lambda: measure_row(trainer),
                     checkpoint_every=command.checkpoint_every,
+                    keep=command.kept_steps,
                     progress=_progress,
                 )
             except (DivergedError, InterruptedRunError):
@@ -131,6 +138,7 @@ def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
         baseline
         for baseline in read_records(results, "grokking", config["preset"])
         if baseline.config["arm"] == "baseline"
+        and "fork" not in baseline.config
         and baseline.config["intervention"] == plain_data(Intervention())
         and all(baseline.config[k] == config[k] for k in same)
     ]
@@ -168,6 +176,24 @@ def run_config(command: Command, seed: int) -> dict[str, Any]:
     config = {"experiment": "grokking", "preset": command.preset, "arm": command.arm, "seed": seed}
     config |= {part: plain_data(getattr(command, part)) for part in PARTS}
     return config | {"variant": command_variant(command)}
+
+
+def forked(command: Command, seed: int, config: dict[str, Any]) -> tuple[Trunk, dict[str, Any]]:
+    """The run that ``--from`` names, and the fork's config."""
+
+    def folder_of_arm(name: str) -> Path | None:
+        if name not in ARMS:
+            return None
+        default = _defaults(name, command.preset)
+        of_arm = replace(default, data=command.data, model=command.model, training=command.training)
+        return newest(command.runs, run_config(of_arm, seed))
+
+    trunk = find_trunk(command.trunk, command.runs, config, folder_of_arm)
+    release, steps = command.intervention.release_step(command.training.steps), command.training.steps
+    if release is not None and release < trunk.step:
+        raise UsageError(f"the release at step {release} lies before the fork at step {trunk.step}")
+    natural_step = steps // 2 if release is None else release
+    return trunk, fork_config(trunk, config, arm_named(command.arm).trunk, natural_step)
 
 
 def command_variant(command: Command, parts: Sequence[str] = PARTS) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -99,6 +99,10 @@ class Command:
     """CPU threads of a run; results repeat bit for bit at the same number."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
+    keep: tuple[float, ...] = (0.5,)
+    """Checkpoints that stay, for forks: steps, or below 1 fractions of the run."""
+    trunk: Annotated[str, tyro.conf.arg(name="from", metavar="RUN@STEP")] = ""
+    """Fork: start from another run's checkpoint; RUN is an arm, a run's id or its folder."""
     data: tyro.conf.OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
     model: tyro.conf.OmitArgPrefixes[MLPConfig] = field(default_factory=MLPConfig)
     training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
@@ -111,6 +115,13 @@ class Command:
             raise UsageError(f"--threads must lie between 1 and 1024, got {self.threads}")
         if self.checkpoint_every < 1:
             raise UsageError(f"--checkpoint-every must be at least 1, got {self.checkpoint_every}")
+        if any(not 0 < at < 10**9 for at in self.keep):
+            raise UsageError("--keep takes steps, or fractions of the run between 0 and 1")
+
+    @property
+    def kept_steps(self) -> frozenset[int]:
+        """The steps whose checkpoints stay."""
+        return frozenset(round(at * self.training.steps if at < 1 else at) for at in self.keep)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class _Batch:
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
         self.dtype, self.labels = wide.dtype, labels.long()
         # Masks and averages as numbers: boolean broadcasts cost more than everything else here.
-        own = wide.new_zeros(num_classes, len(labels)).scatter_(0, self.labels[None], 1.0)
+        own = wide.new_zeros(num_classes, len(labels)).scatter(0, self.labels[None], 1.0)
         counts = own.sum(dim=1)
         self.share = counts.clamp_min(1)
         average = own / self.share[:, None]

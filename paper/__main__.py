@@ -14,8 +14,10 @@ from grokcore.commandline import OneLineParser, run_command
 from grokcore.documents import markdown, write_tables
 from grokcore.errors import UsageError
 from grokcore.training.figures import arms_figure, run_figure, save
-from grokcore.training.record import MAX_ROWS, read_record, read_records, record_of
-from grokcore.training.table import HEADER, comparison
+from grokcore.training.record import MAX_ROWS, Record, by_arm, read_record, read_records, record_of
+from grokcore.training.table import HEADER, by_setting, comparison
+from paper import timing_report
+from paper.timing import published_runs
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parent / "figures"
@@ -48,25 +50,41 @@ def refresh(runs: Path, results: Path) -> int:
 
 
 def tables(results: Path) -> dict[str, str]:
-    """A Markdown table for each ``<experiment>/<preset>`` that has results."""
+    """A Markdown table for each ``<experiment>/<preset>`` that has results, and for each other setting of it
+    (another head, another length, forks) as ``<experiment>/<preset>+<variant>``; then the published measurement
+    beside ours, as ``grokking/timing`` and, in words, ``grokking/timing-verdict``."""
+    found, recorded = {}, settings(results)
+    for (experiment, preset, setting), records in recorded.items():
+        name = f"{experiment}/{preset}" + (f"+{setting}" if setting else "")
+        found[name] = markdown(HEADER, comparison(records, ["baseline"]))
+    published = published_runs([record for records in recorded.values() for record in records])
+    if published:
+        found["grokking/timing"] = markdown(timing_report.HEADER, timing_report.table(published))
+        found["grokking/timing-verdict"] = timing_report.verdict(published)
+    return found
+
+
+def settings(results: Path) -> dict[tuple[str, str, str], list[Record]]:
+    """All recorded results by experiment, preset and setting (:func:`grokcore.training.table.by_setting`)."""
     found = {}
     for folder in sorted(p for p in results.glob("*/*") if p.is_dir()):
         experiment, preset = folder.parts[-2:]
-        records = read_records(results, experiment, preset)
-        if records:
-            found[f"{experiment}/{preset}"] = markdown(HEADER, comparison(records, ["baseline"]))
+        for setting, records in by_setting(read_records(results, experiment, preset)).items():
+            found[experiment, preset, setting] = records
     return found
 
 
 def figures(results: Path, folder: Path) -> list[Path]:
-    """Draw all arms of each ``<experiment>/<preset>``, and the shown run; returns the paths."""
+    """Draw all arms of each ``<experiment>/<preset>``, those of its other settings that have several arms apart, the
+    shown run, and the published measurement beside ours; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for name in tables(results):
-        experiment, preset = name.split("/")
-        records = read_records(results, experiment, preset)
-        drawn.append(folder / f"{experiment}-{preset}-arms.png")
-        save(arms_figure(records), drawn[-1])
+    drawn, recorded = [], settings(results)
+    for (experiment, preset, setting), records in recorded.items():
+        if setting and len(by_arm(records)) == 1:
+            continue
+        apart = [] if setting else [s for e, p, s in recorded if (e, p) == (experiment, preset) and s]
+        drawn.append(folder / f"{experiment}-{preset}{'+' * bool(setting)}{setting}-arms.png")
+        save(arms_figure(records, apart=apart), drawn[-1])
         for record in records:
             if (experiment, preset, record.arm, record.config["seed"]) == SHOWN_RUN:
                 baselines = [r for r in records if r.arm == "baseline"]
@@ -74,6 +92,12 @@ def figures(results: Path, folder: Path) -> list[Path]:
                 save(run_figure(record, baselines), drawn[-1])
     if not drawn:
         raise UsageError(f"there are no recorded results below {results}")
+    published = published_runs([record for records in recorded.values() for record in records])
+    for name, records in published.items():
+        drawn.append(folder / f"grokking-{name.replace(', ', '+')}-timing.png")
+        save(timing_report.timing_figure(name, records), drawn[-1])
+    if not published:
+        print("no timing figure: no run with the published head is recorded (baseline+headvocabulary)")
     return drawn
 
 

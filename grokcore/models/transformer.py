@@ -12,7 +12,7 @@ multiplications.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -69,12 +69,15 @@ class EquationTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if min(layers, heads, width) < 1 or width % heads or width % 2:
-            raise ValueError(f"the width must be even and a multiple of the heads, got {width} and {heads}")
+            raise ValueError(
+                "layers, heads and width must be positive, the width even and a multiple of the heads, "
+                f"got {layers}, {heads} and {width}"
+            )
         special = operands + 3
         if vocabulary is not None and (vocabulary < special or answers > operands):
             raise ValueError(f"a vocabulary of {vocabulary} does not hold {operands} operands, <eos>, op and =")
         self.operands, self.answers, self.vocabulary = operands, answers, vocabulary
-        self.bfloat16, self.share_prefixes = bfloat16, share_prefixes
+        self.trains_in_bfloat16, self.share_prefixes = bfloat16, share_prefixes
         self.eos, self.operation, self.equals = operands, operands + 1, operands + 2
         self.embedding = nn.Embedding(vocabulary or special, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
@@ -102,22 +105,17 @@ class EquationTransformer(nn.Module):
 
     def _features(self, inputs: Tensor, answers: Tensor | None) -> Tensor:
         """The last block's output, (n, 1, m) at ``=``, or (n, 2, m) with the answers' position."""
-        autocast = torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16 and self.training)
+        autocast = torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.trains_in_bfloat16 and self.training)
         with autocast:
             run = self._shared if self.share_prefixes else self._apart
-            return run(*inputs.unbind(1), answers).to(self.head.weight.dtype)
+            return run(inputs[:, 0], inputs[:, 1], answers).to(self.head.weight.dtype)
 
     def _apart(self, first: Tensor, second: Tensor, answers: Tensor | None) -> Tensor:
         """Every sample's tokens on their own."""
-        tokens = torch.cat([self._prefix_tokens(first), self._own_tokens(second, answers)], dim=1)
-        samples, length = tokens.shape
-        x = self._embed(tokens, 0).flatten(0, 1)
-        rows = torch.arange(samples * length, device=x.device).view(samples, length)
-        read = length - PREFIX - 1
-        for index, block in enumerate(self.blocks):
-            last = index == len(self.blocks) - 1
-            x = block(x, [(rows[:, -read:] if last else rows, rows)])
-        return x.view(samples, -1, x.shape[1])
+        x = self._embed(torch.cat([self._prefix_tokens(first), self._own_tokens(second, answers)], dim=1), 0)
+        for block in self.blocks:
+            x = cast(Block, block).apart(x)
+        return x[:, PREFIX + 1 :]
 
     def _shared(self, first: Tensor, second: Tensor, answers: Tensor | None) -> Tensor:
         """The prefixes of all operands once, then the samples' own tokens."""
@@ -131,7 +129,7 @@ class EquationTransformer(nn.Module):
         seen = torch.cat([prefix_rows[first], own_rows], dim=1)
         for block in self.blocks[:-1]:
             x = block(x, [(prefix_rows, prefix_rows), (own_rows, seen)])
-        x = self.blocks[-1](x, [(own_rows[:, 1:], seen)])
+        x = cast(Tensor, self.blocks[-1](x, [(own_rows[:, 1:], seen)]))
         return x.view(own.shape[0], -1, x.shape[1])
 
     def _prefix_tokens(self, first: Tensor) -> Tensor:
@@ -160,7 +158,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, x: Float[Tensor, "rows m"], groups: list[tuple[Int[Tensor, "n t"], Int[Tensor, "n T"]]]
+        self, x: Float[Tensor, "rows m"], groups: list[tuple[Int[Tensor, "_ _"], Int[Tensor, "_ _"]]]
     ) -> Float[Tensor, "read m"]:
         """The rows that are asked for, in their groups' order.
 
@@ -185,12 +183,20 @@ class Block(nn.Module):
             kv = keys_values.index_select(0, seen.flatten()).unflatten(0, tuple(seen.shape))
             attended.append(causal_attention(q, kv, self.heads).flatten(0, 1))
             start += asked.numel()
-        x = self.attention_norm(x + self.out(torch.cat(attended)))
+        return self._after_attention(x, torch.cat(attended))
+
+    def apart(self, x: Float[Tensor, "n T m"]) -> Float[Tensor, "n T m"]:
+        """All positions of samples that share nothing: what enters every layer has the samples first."""
+        queries, keys_values = self.queries_keys_values(x).split([x.shape[2], 2 * x.shape[2]], dim=2)
+        return self._after_attention(x, causal_attention(queries, keys_values, self.heads))
+
+    def _after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.out(attended))
         return self.norm(x + self.down(relu(self.up(x))))  # type: ignore[no-any-return]
 
 
 def causal_attention(
-    queries: Float[Tensor, "n t m"], keys_values: Float[Tensor, "n T 2m"], heads: int
+    queries: Float[Tensor, "n t m"], keys_values: Float[Tensor, "n T 2*m"], heads: int
 ) -> Float[Tensor, "n t m"]:
     """Attention of the last t of T positions, in float32 or wider.
 

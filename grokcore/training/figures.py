@@ -16,6 +16,9 @@ from matplotlib.ticker import PercentFormatter
 
 from grokcore.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, STYLE
 from grokcore.training.record import Record, by_arm
+from grokcore.training.table import shared_variants
+
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -63,9 +66,14 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
     return figure
 
 
-def arms_figure(records: Sequence[Record]) -> Figure:
+def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figure:
     """Test accuracy, train CDNV and train kappa of every arm: a row for each family of arms (the word
-    before the first underscore), the baseline in black in each; median and range over seeds."""
+    before the first underscore), the baseline in black in each; median and range over seeds.
+
+    Args:
+        records: runs of one setting (:func:`grokcore.training.table.by_setting`).
+        apart: settings of the same preset that are not drawn; the title names them.
+    """
     runs = by_arm(records)
     arms = sorted(runs)
     families = sorted({a.split("_")[0] for a in arms if a != "baseline"}, reverse=True) or ["baseline"]
@@ -77,8 +85,8 @@ def arms_figure(records: Sequence[Record]) -> Figure:
             members = [a for a in arms if a.split("_")[0] == family and a != "baseline"]
             for axes, column in zip(row, columns, strict=True):
                 _band(axes, runs.get("baseline", []), column, "black", "baseline")
-                for arm, colour in zip(members, (BLUE, ORANGE, GREEN, PINK, SKY) * 9, strict=False):
-                    _band(axes, runs[arm], column, colour, arm)
+                for index, arm in enumerate(members):
+                    _band(axes, runs[arm], column, COLOURS[index % 5], arm, "-" if index < 5 else "--")
                 axes.set_xscale("log")
                 if column == "test_accuracy":
                     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -93,7 +101,9 @@ def arms_figure(records: Sequence[Record]) -> Figure:
             _start_at(axes, 0.01, records)
         seeds = sorted({r.config["seed"] for r in records})
         words = f"seeds {', '.join(map(str, seeds))}: median and range" if len(seeds) > 1 else f"seed {seeds[0]}"
-        figure.suptitle(f"{_setting(records[0])}; {words}", fontsize=11)
+        setting = ", ".join([_setting(records[0]), *shared_variants(records)])
+        not_drawn = f"\nother settings, not drawn here: {'; '.join(apart)}" if apart else ""
+        figure.suptitle(f"{setting}; {words}{not_drawn}", fontsize=11)
     return figure
 
 
@@ -121,14 +131,14 @@ def _curve(axes: Axes, record: Record, column: str, **style: object) -> None:
     axes.plot(steps[shown], values[shown], **style)  # type: ignore[arg-type]
 
 
-def _band(axes: Axes, runs: Sequence[Record], column: str, colour: str, label: str) -> None:
+def _band(axes: Axes, runs: Sequence[Record], column: str, colour: str, label: str, line: str = "-") -> None:
     if not runs:
         return
     steps = runs[0].column("step")
     curves = [np.interp(steps, run.column("step"), run.column(column)) for run in runs]
     shown, stack = steps > 0, np.stack(curves)
     middle, low, high = np.median(stack, axis=0), stack.min(axis=0), stack.max(axis=0)
-    axes.plot(steps[shown], middle[shown], color=colour, lw=1.6, label=label)
+    axes.plot(steps[shown], middle[shown], color=colour, lw=1.6, ls=line, label=label)
     axes.fill_between(steps[shown], low[shown], high[shown], color=colour, alpha=0.18, lw=0)
 
 

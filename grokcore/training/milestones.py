@@ -26,17 +26,52 @@ def passes(steps: NDArray[np.int64], values: NDArray[np.float64], level: float) 
     return _first(steps, values >= level)
 
 
-def half_fall(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Passing | None:
+def half_fall(steps: NDArray[np.int64], values: NDArray[np.float64], *, lasting: bool = False) -> Passing | None:
     """First measured step after the maximum at which half of the fall to the last value is done, on a log
     scale: value <= sqrt(maximum * last). None where the last value is more than half the maximum, where
-    a value is not positive at the end, or where a NaN stands among the values after the first row."""
+    a value is not positive at the end, or where a NaN stands among the values after the first row.
+
+    Args:
+        steps: the measured steps.
+        values: the curve.
+        lasting: look after the last value of at least half the maximum (and above the level) instead of after
+            the maximum, so that a dip from which the curve comes back is not taken for its fall.
+    """
     if not np.isfinite(values[1:]).all() or values[-1] <= 0:
         return None
     peak = int(np.nanargmax(values))
     if values[-1] > values[peak] / 2:
         return None
     level = math.sqrt(values[peak] * values[-1])
-    return _first(steps, (np.arange(len(values)) > peak) & (values <= level))
+    high = (values > level) & (values >= values[peak] / 2)
+    start = int(np.flatnonzero(high)[-1]) if lasting else peak
+    return _first(steps, (np.arange(len(values)) > start) & (values <= level))
+
+
+def last_height(values: NDArray[np.float64]) -> int:
+    """The last row whose value is at least half the maximum: where the fall that lasts begins."""
+    return int(np.flatnonzero(values >= np.nanmax(values) / 2)[-1])
+
+
+def steepest_fall(steps: NDArray[np.int64], values: NDArray[np.float64], *, ratio: float = 1.2) -> Passing | None:
+    """Where a positive curve falls most per unit of log step, once it is on the fall that lasts.
+
+    Each measured step from :func:`last_height` on is compared with the first one at least `ratio` times as late, so
+    that close neighbours do not win by their noise. None where no such pair falls, or where a value after
+    the first row is NaN or not positive.
+    """
+    if not np.isfinite(values[1:]).all() or (values[1:] <= 0).any():
+        return None
+    found, steepest = None, 0.0
+    for first in range(last_height(values), len(steps)):
+        later = np.flatnonzero(steps >= ratio * steps[first])
+        if steps[first] < 1 or not len(later):
+            continue
+        second = int(later[0])
+        slope = math.log(values[second] / values[first]) / math.log(steps[second] / steps[first])
+        if slope < steepest:
+            found, steepest = Passing(int(steps[second]), int(steps[first])), slope
+    return found
 
 
 def value_at(steps: NDArray[np.int64], values: NDArray[np.float64], step: int) -> float:

@@ -29,7 +29,8 @@ def run_id(config: dict[str, Any]) -> str:
 class RunFolder:
     """``<root>/<experiment>/<arm>/seed<k>-<id>``, held by one process at a time.
 
-    Use as a context. Files: config.json, metrics.jsonl (a row a line), checkpoint.pt, summary.json.
+    Use as a context. Files: config.json, metrics.jsonl (a row a line), checkpoint.pt, checkpoints that stay for
+    forks (checkpoint-<step>.pt), summary.json.
 
     Args:
         root: folder of all runs.
@@ -45,13 +46,12 @@ class RunFolder:
 
     def __init__(self, root: Path, config: dict[str, Any], origin: dict[str, Any], *, fresh: bool = False) -> None:
         self.config, self.origin, self.run_id = config, origin, run_id(config)
-        parent = root / config["experiment"] / config["arm"]
-        self._parent, self._fresh = parent, fresh
+        self._root, self._fresh = root, fresh
         self._metrics_bytes = 0
 
     def __enter__(self) -> RunFolder:
         try:
-            self.path = _choose(self._parent, f"seed{self.config['seed']}-{self.run_id}", self._fresh)
+            self.path = newest(self._root, self.config, fresh=self._fresh)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
@@ -131,9 +131,24 @@ class RunFolder:
         mine = {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes}
         save_checkpoint(self.path / "checkpoint.pt", state | mine)
 
+    def keep(self, state: dict[str, Any]) -> None:
+        """Checkpoint `state` in a file of its step's own, which stays, for forks."""
+        mine = {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes}
+        save_checkpoint(kept_path(self.path, int(state["step"])), state | mine)
+
+    def begin(self, rows: list[dict[str, Any]], state: dict[str, Any]) -> None:
+        """Start from another run's rows and state, where nothing of this run's own is there yet."""
+        if (self.path / "checkpoint.pt").exists():
+            return
+        # The checkpoint comes last: without it a process killed here begins again.
+        lines = "".join(_line(row) for row in rows)
+        write_text_atomically(self.path / "metrics.jsonl", lines)
+        self._metrics_bytes = len(lines.encode())
+        self.save(state)
+
     def append(self, row: dict[str, Any]) -> None:
         """Add a row of metrics, on disk when this returns; numbers that are not finite become null."""
-        line = json.dumps(without_nan(row), allow_nan=False) + "\n"
+        line = _line(row)
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(line)
             file.flush()
@@ -151,6 +166,15 @@ class RunFolder:
             raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from None
 
 
+def kept_path(folder: Path, step: int) -> Path:
+    """Where a run folder keeps the checkpoint of a step."""
+    return folder / f"checkpoint-{step}.pt"
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(without_nan(row), allow_nan=False) + "\n"
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, null as NaN."""
     if not path.exists():
@@ -162,8 +186,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{path} is damaged; put it back, or start anew with --fresh") from None
 
 
-def _choose(parent: Path, name: str, fresh: bool) -> Path:
-    number = 1
+def newest(root: Path, config: dict[str, Any], *, fresh: bool = False) -> Path:
+    """The folder of a config's newest run below `root`, there or not; if `fresh`, the one to start beside it."""
+    name = f"seed{config['seed']}-{run_id(config)}"
+    parent, number = root / config["experiment"] / config["arm"], 1
     while (parent / _numbered(name, number + 1)).exists():
         number += 1
     if fresh and (parent / _numbered(name, number)).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,17 +81,19 @@ class Trainer:
         self.head = find_head(model, head)
         self.release_step = intervention.release_step(config.steps)
         self.batches = BatchOrder(len(data.train_labels), config.batch_size, seed, data.train_labels.device)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = self.new_optimizer(model.parameters())
         torch.manual_seed(torch_seed(seed, "dropout"))
         self.steps_done = 0
         self._capture = HeadInput(self.head)
         self._capture.attach()
+
+    def new_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.AdamW:
+        """The config's optimiser over some parameters, without state."""
+        config = self.config
+        betas = (config.beta1, config.beta2)
+        return torch.optim.AdamW(
+            parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True
+        )
 
     @property
     def released(self) -> bool:
@@ -99,22 +102,33 @@ class Trainer:
 
     def step(self) -> tuple[Tensor, dict[str, Tensor]]:
         """One step. Returns the objective and each active penalty's raw value (no device sync)."""
-        arm, released = self.intervention, self.released
-        self._set_rates(self.steps_done + 1, released)
-        index = self.batches.indices(self.steps_done + 1)
-        labels = self.data.train_labels[index]
-        loss, features, logits = self._forward(self.data.train_inputs[index], labels)
-        terms: dict[str, tuple[float, Tensor]] = {}
-        if not (released and arm.release_penalty):
-            terms = penalties(arm, features, logits, labels, self.head.weight, self.head.bias)
-            loss = objective(arm, loss, terms)
+        self.set_rates(self.optimizer)
+        loss, raw = self.objective(*self.next_batch())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        if not (released and arm.release_cap):
-            constrain_head(arm, self.head.weight)
+        self.constrain(self.head.weight)
         self.steps_done += 1
-        return loss.detach(), {name: value.detach() for name, (_, value) in terms.items()}
+        return loss.detach(), {name: value.detach() for name, value in raw.items()}
+
+    def next_batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the next step."""
+        index = self.batches.indices(self.steps_done + 1)
+        return self.data.train_inputs[index], self.data.train_labels[index]
+
+    def objective(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the next step minimises on a batch, and each active penalty's raw value, with their graph."""
+        loss, features, logits = self._forward(inputs, labels)
+        if self.released and self.intervention.release_penalty:
+            return loss, {}
+        terms = penalties(self.intervention, features, logits, labels, self.head.weight, self.head.bias)
+        return objective(self.intervention, loss, terms), {name: value for name, (_, value) in terms.items()}
+
+    def constrain(self, weight: Tensor) -> Tensor:
+        """The head's weight after the next step's update, put under the arm's cap or hold in place."""
+        if not (self.released and self.intervention.release_cap):
+            constrain_head(self.intervention, weight)
+        return weight
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss, the head's input and output for the classes: the model's own training loss, where it has one."""
@@ -133,23 +147,24 @@ class Trainer:
                 rate *= cosine_factor(step - 1, self.release_step, self.config.steps)
         return rate
 
-    def _set_rates(self, step: int, released: bool) -> None:
-        decay = self.intervention.release_weight_decay if released else None
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+    def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give an optimiser the learning rate and weight decay of the next step."""
+        decay = self.intervention.release_weight_decay if self.released else None
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.steps_done + 1)
             group["weight_decay"] = self.config.weight_decay if decay is None else decay
 
     def state(self) -> dict[str, Any]:
-        """Everything the remaining steps depend on."""
+        """Everything the remaining steps depend on, as it is now: later steps do not change it."""
         rng = {"torch": torch.get_rng_state()}
         if self.data.train_labels.is_cuda:
             rng["cuda"] = torch.cuda.get_rng_state()
-        return {
-            "step": self.steps_done,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": rng,
-        }
+        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        # Copies, also because a view would be saved with all of the storage it looks into.
+        for name, value in model.items():
+            model[name] = value.clone()
+        kept = {key: {k: v.clone() for k, v in each.items()} for key, each in optimizer["state"].items()}
+        return {"step": self.steps_done, "model": model, "optimizer": optimizer | {"state": kept}, "rng": rng}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a state of :meth:`state`; UsageError where it does not fit."""

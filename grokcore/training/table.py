@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -37,13 +38,38 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
                 " ".join(str(r.config["seed"]) for r in runs),
                 spread([_event(r, "train_99") for r in runs], lambda v: f"{v:,.0f}"),
                 spread([_event(r, "test_99") for r in runs], lambda v: f"{v:,.0f}"),
-                spread([_at_event(r, "test_99", "train_kappa") for r in runs], _short),
+                spread([_at_event(r, "test_99", "train_kappa") for r in runs], short),
                 spread([100 * r.final("test_accuracy") for r in runs], lambda v: f"{v:.1f}"),
-                spread([r.final("train_kappa") for r in runs], _short),
-                spread([r.final("train_cdnv") for r in runs], _short),
+                spread([r.final("train_kappa") for r in runs], short),
+                spread([r.final("train_cdnv") for r in runs], short),
             )
         )
     return rows
+
+
+def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records that can stand in one table: of the same data, model and training, all of them forks or none.
+
+    Returns:
+        The preset's own setting first, under ""; every other one under the variants that its records share,
+        like ``headvocabulary+steps35000``. Where no record has the preset's own, the largest takes its place.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        parts = [record.config[part] for part in ("data", "model", "training")]
+        groups.setdefault(json.dumps(["fork" in record.config, *parts], sort_keys=True), []).append(record)
+    ordered = sorted(groups.values(), key=lambda g: (all(r.config["variant"] for r in g), -len(g), g[0].path))
+    return {_label(group) if rank else "": group for rank, group in enumerate(ordered)}
+
+
+def _label(group: Sequence[Record]) -> str:
+    tokens = [token for token in shared_variants(group) if not token.startswith("fork")]
+    return "+".join([*tokens, *(["fork"] if "fork" in group[0].config else [])])
+
+
+def shared_variants(records: Sequence[Record]) -> list[str]:
+    """The variants that all records have, in the order of the first."""
+    return [t for t in records[0].config["variant"] if all(t in r.config["variant"] for r in records)]
 
 
 def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
@@ -73,5 +99,6 @@ def _rank(arm: str, order: Sequence[str]) -> int:
     return order.index(base) if base in order else len(order)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits; from a thousand on whole numbers."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

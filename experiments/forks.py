@@ -1,0 +1,118 @@
+"""Forks: an arm that starts from another run's checkpoint and shares everything before it.
+
+``--from RUN@STEP``: RUN is an arm (its run with the same seed and settings below --runs), a run's id or its folder;
+STEP is a step, or below 1 a fraction of the run, at which RUN kept a checkpoint (``--keep``) or stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grokcore import UsageError
+from grokcore.training.checkpoint import load_checkpoint
+from grokcore.training.run_folder import kept_path, read_rows
+
+MAY_DIFFER = ("steps", "measurements")
+"""Training settings in which a fork may differ from its trunk."""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The run that a fork starts from."""
+
+    folder: Path
+    config: dict[str, Any]
+    run_id: str
+    step: int
+    """The last step that the fork shares."""
+
+    def start(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Its rows up to the step, and its state there.
+
+        Raises:
+            UsageError: no checkpoint of that step; the message names those there are.
+        """
+        path = kept_path(self.folder, self.step)
+        if not path.exists():
+            path = self.folder / "checkpoint.pt"
+        state = load_checkpoint(path) if path.exists() else {}
+        if state.get("step") != self.step or state.get("run_id") != self.run_id:
+            kept = sorted(int(each.stem.split("-")[1]) for each in self.folder.glob("checkpoint-*.pt"))
+            have = ", ".join(str(step) for step in dict.fromkeys([*kept, *([state["step"]] if state else [])]))
+            raise UsageError(
+                f"{self.folder} has no checkpoint of step {self.step} (it has: {have or 'none'}); "
+                f"run it with --keep {self.step}"
+            )
+        rows = [row for row in read_rows(self.folder / "metrics.jsonl") if row["step"] <= self.step]
+        return rows, state
+
+
+def find_trunk(text: str, runs: Path, config: dict[str, Any], folder_of_arm: Callable[[str], Path | None]) -> Trunk:
+    """The run and step that ``--from`` names.
+
+    Args:
+        text: RUN@STEP.
+        runs: folder of runs.
+        config: the fork's own, without the fork.
+        folder_of_arm: the folder of an arm's run of the fork's seed and settings; None where `RUN` is no arm.
+
+    Raises:
+        UsageError: not of that form, no such run, another seed or setting, or a step outside the run.
+    """
+    name, at, step_text = text.rpartition("@")
+    try:
+        step = float(step_text)
+    except ValueError:
+        step = -1.0
+    if not at or not name or not 0 < step < 10**9:
+        raise UsageError(f"--from takes RUN@STEP, such as flatness_prevent@0.5 or a run's id@2000, got {text!r}")
+    folder = _folder(name, runs, config["experiment"], folder_of_arm)
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        trunk, run_id = stored["config"], str(stored["run_id"])
+        steps = trunk["training"]["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"--from: {folder} is not a run folder") from None
+    differs = [key for key in ("experiment", "preset", "seed", "data", "model") if trunk[key] != config[key]]
+    training = {key: value for key, value in config["training"].items() if key not in MAY_DIFFER}
+    differs += [key for key, value in training.items() if trunk["training"].get(key) != value]
+    if differs:
+        raise UsageError(f"--from: {folder} differs from this run in its {', '.join(differs)}")
+    at_step = round(step * steps) if step < 1 else round(step)
+    if not 0 < at_step < config["training"]["steps"]:
+        last = config["training"]["steps"]
+        raise UsageError(f"--from: step {at_step} does not lie within this run of {last} steps")
+    return Trunk(folder, trunk, run_id, at_step)
+
+
+def fork_config(trunk: Trunk, config: dict[str, Any], natural_arm: str, natural_step: int) -> dict[str, Any]:
+    """The config of a run that starts from `trunk`: its id hashes the trunk's, its variant ends in ``fork``.
+
+    Args:
+        config: the run's own, without the fork.
+        natural_arm, natural_step: the trunk and step that go without saying; others are named in the variant.
+    """
+    own = set(config["variant"])
+    trunk_arm = "-".join([trunk.config["arm"], *(each for each in trunk.config["variant"] if each not in own)])
+    token = "fork" if trunk_arm == natural_arm else f"fork-{trunk_arm}"
+    token += "" if trunk.step == natural_step else f"@{trunk.step}"
+    fork = {"run_id": trunk.run_id, "arm": trunk_arm, "step": trunk.step}
+    return config | {"fork": fork, "variant": [*config["variant"], token]}
+
+
+def _folder(name: str, runs: Path, experiment: str, folder_of_arm: Callable[[str], Path | None]) -> Path:
+    of_arm = folder_of_arm(name)
+    if of_arm is not None:
+        if not of_arm.is_dir():
+            raise UsageError(f"--from: {name} has not been run with this seed and these settings (no {of_arm})")
+        return of_arm
+    if (Path(name) / "config.json").is_file():
+        return Path(name)
+    found = sorted((runs / experiment).glob(f"*/seed*-{name}"))
+    if not found:
+        raise UsageError(f"--from: {name!r} is no arm, no run's id below {runs} and no run folder")
+    return found[-1]
