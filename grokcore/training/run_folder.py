@@ -189,7 +189,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def newest(root: Path, config: dict[str, Any], *, fresh: bool = False) -> Path:
     """The folder of a config's newest run below `root`, there or not; if `fresh`, the one to start beside it."""
     name = f"seed{config['seed']}-{run_id(config)}"
-    parent, number = root / config["experiment"] / config["arm"], 1
+    parent, number = Path(root, config["experiment"], config["arm"]), 1
     while (parent / _numbered(name, number + 1)).exists():
         number += 1
     if fresh and (parent / _numbered(name, number)).exists():

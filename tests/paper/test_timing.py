@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grokcore.training.figures import arms_figure
 from grokcore.training.milestones import Passing, half_fall
 from grokcore.training.record import Record
 from grokcore.training.table import by_setting
@@ -256,6 +257,9 @@ def test_which_runs_count() -> None:
         "paper, steps9": [0],
     }
     assert published_runs([run(0, variant=())]) == {}
+    other_head = run(0)
+    other_head.config["model"]["head"] = "answer"
+    assert published_runs([other_head]) == {}
     older = run(0)
     older.columns[older.columns.index("train_published_product")] = "other"
     assert published_runs([older]) == {}
@@ -276,6 +280,7 @@ def test_settings_stand_apart() -> None:
         "headvocabulary": 1,
     }
     assert list(by_setting([*longer, *head])) == ["", "headvocabulary"]
+    assert list(by_setting([*own, forks[0]])) == ["", "fork"]
     assert by_setting([]) == {}
 
 
@@ -314,6 +319,19 @@ def test_nothing_is_drawn_without_the_published_head(tmp_path: Path, capsys: pyt
     assert "no timing figure: no run with the published head is recorded" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["grokking-paper-arms.png"]
     assert list(tables(tmp_path / "results")) == ["grokking/paper"]
+
+
+def test_the_arms_figure_names_what_stands_apart() -> None:
+    own = [run(0, variant=()), run(0, arm="x", variant=())]
+    assert (title := arms_figure(own, apart=["headvocabulary", "fork"]).get_suptitle()).endswith(
+        "\nother settings, not drawn here: headvocabulary; fork"
+    )
+    assert title.startswith("x+y mod 97, 50 % train, paper; seed 0")
+    assert "not drawn" not in arms_figure(own).get_suptitle()
+    assert (
+        "paper, headvocabulary, steps9; seed 0"
+        in arms_figure([run(0, variant=("headvocabulary", "steps9"))]).get_suptitle()
+    )
 
 
 def test_the_figure_shows_the_curves() -> None:
