@@ -99,8 +99,9 @@ def rows(head: Literal["answer", "vocabulary"], device: torch.device) -> list[Ro
     plain, ours = PlainTransformer(exact.model), exact.model  # type: ignore[arg-type]
     index = exact.batches.indices(1)
     inputs, labels = exact.data.train_inputs[index], exact.data.train_labels[index]
-    own = float(ours.training_loss(inputs, labels).loss.detach())  # type: ignore[operator]
-    require_same("transformer step", own, float(plain.training_loss(inputs, labels).detach()), 1e-5)
+    own = numbers(ours, ours.training_loss(inputs, labels).loss)  # type: ignore[operator]
+    for found, theirs in zip(own, numbers(plain, plain.training_loss(inputs, labels)), strict=True):
+        require_same("transformer step", found, theirs)
     largest = (PREFIX * ours.operands + 2 * len(labels), plain.head.in_features, 4 * plain.head.in_features)
     watches = [
         stopwatch(plain_step(plain, exact.data), device),
@@ -133,6 +134,13 @@ def our_trainer(head: Literal["answer", "vocabulary"], precision: Literal["bfloa
     command = replace(COMMAND, model=TransformerConfig(head=head, precision=precision))
     split = split_of(command.data, 0)
     return Trainer(build_model(command, split, 0), "head", split, command.training, command.intervention, 0)
+
+
+def numbers(model: nn.Module, loss: Tensor) -> tuple[float, float]:
+    """The loss, and the norm of its gradient in the first block's projections: at the first weights the loss alone
+    hardly tells one attention from another."""
+    (gradient,) = torch.autograd.grad(loss, model.get_parameter("blocks.0.queries_keys_values.weight"))
+    return float(loss.detach()), float(gradient.norm())
 
 
 def plain_step(model: PlainTransformer, split: Split, dtype: torch.dtype = torch.float32) -> Callable[[], None]:

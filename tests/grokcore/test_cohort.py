@@ -92,7 +92,7 @@ def test_two_hundred_steps_agree_with_the_single_runs(model: Callable[[], nn.Mod
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm(arm: str) -> None:
-    arm_of_preset = replace(ARMS[arm].quick, release_at=10) if ARMS[arm].quick.release_at else ARMS[arm].quick
+    arm_of_preset = replace(ARMS[arm].quick, release_at=10.0) if ARMS[arm].quick.release_at else ARMS[arm].quick
     alone, together = (trainers(arm=arm_of_preset) for _ in range(2))
     cohort = Cohort(together)
     for _ in range(25):
@@ -238,7 +238,7 @@ class Folders:
     """Run folders of seeds below one root, and the loop over them."""
 
     def __init__(self, root: Path, **how: Any) -> None:
-        self.root, self.how = root, how
+        self.root, self.how = root, {"arm": Intervention(surrogate_weight=-0.001, head_norm_cap=2.5)} | how
 
     def __call__(self, seeds: Sequence[int], **loop: Any) -> list[Any]:
         folders = [RunFolder(self.root, {"experiment": "e", "arm": "a", "seed": seed}, {}) for seed in seeds]
