@@ -58,7 +58,9 @@ def _one_line(box: str, default: object) -> str:
     unknown = re.search(r"Unrecognized options: (--[\w-]+)", message)
     if unknown:
         near = difflib.get_close_matches(unknown.group(1), _flags(default), n=1)
-        hint = f"; did you mean {near[0]}?" if near else " (see --help)"
+        preset = getattr(default, "preset", None)
+        see = f" (see --preset {preset} --help)" if preset else " (see --help)"
+        hint = f"; did you mean {near[0]}?" if near else see
         return f"unknown option {unknown.group(1)}{hint}"
     return message
 

@@ -41,14 +41,16 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.2, 5.6))
-        panels = dict(zip(("accuracy", "cdnv", "kappa", "logit_gap"), figure.subplots(2, 2).flat, strict=True))
+        of_rows = "train_logit_gap_answer_rows" in record.columns
+        gap = "logit_gap_answer_rows" if of_rows else "logit_gap"
+        panels = dict(zip(("accuracy", "cdnv", "kappa", gap), figure.subplots(2, 2).flat, strict=True))
         for name, axes in panels.items():
             for baseline in baselines:
                 _curve(axes, baseline, f"train_{name}", color=GREY, lw=1.1, zorder=1)
                 _curve(axes, baseline, f"test_{name}", color=GREY, lw=1.1, ls="--", zorder=1)
             _curve(axes, record, f"train_{name}", color=BLUE, lw=1.8, label="train")
             _curve(axes, record, f"test_{name}", color=ORANGE, lw=1.8, ls="--", label="test")
-            _mark_release(axes, record)
+            _mark(axes, record)
         predicted = {"color": GREEN, "lw": 1.2, "ls": ":", "label": "train, if collapsed: theory B1 at this gap"}
         _curve(panels["kappa"], record, "train_kappa_collapse_curve", **predicted)
         _titles(panels)
@@ -113,6 +115,7 @@ def _titles(panels: dict[str, Axes]) -> None:
         "cdnv": "CDNV (low: collapsed)",
         "kappa": "relative flatness kappa of the head (low: flat)",
         "logit_gap": "logit gap (nats)",
+        "logit_gap_answer_rows": "logit gap among the answers' rows (nats)",
     }
     for name, axes in panels.items():
         axes.set_title(titles[name])
@@ -155,12 +158,18 @@ def _limits_from(axes: Axes, records: Sequence[Record], columns: Sequence[str]) 
         axes.set_ylim(values.min() / 3, values.max() * 3)
 
 
-def _mark_release(axes: Axes, record: Record) -> None:
-    at = record.config["intervention"]["release_at"]
+def _mark(axes: Axes, record: Record) -> None:
+    """Where the run leaves its trunk, and where it is released."""
+    config, marks = record.config, dict[float, str]()
+    at, fork = config["intervention"]["release_at"], config.get("fork")
     if at is not None:
-        step = at * record.config["training"]["steps"] if at < 1 else at
+        marks[at * config["training"]["steps"] if at < 1 else at] = "release"
+    if fork is not None:
+        both = marks.get(fork["step"])
+        marks[fork["step"]] = f"fork of {fork['arm']}" + (f", {both}" if both else "")
+    for step, words in marks.items():
         axes.axvline(step, color="0.3", lw=0.9, ls="-.")
-        axes.annotate("release", (step, 0.02), xycoords=("data", "axes fraction"), fontsize=7, rotation=90,
+        axes.annotate(words, (step, 0.02), xycoords=("data", "axes fraction"), fontsize=7, rotation=90,
                       ha="right", va="bottom", color="0.3")  # fmt: skip
 
 
@@ -171,4 +180,5 @@ def _baseline_label(baselines: Sequence[Record]) -> str:
 
 def _setting(record: Record) -> str:
     data = record.config["data"]
-    return f"{data['operation']} mod {data['p']}, {100 * data['train_fraction']:g} % train, {record.config['preset']}"
+    task = "composition in S_5" if data["operation"].lower() == "s5" else f"{data['operation']} mod {data['p']}"
+    return f"{task}, {100 * data['train_fraction']:g} % train, {record.config['preset']}"

@@ -188,9 +188,9 @@ def test_shares_of_the_cores(runs: int, cores: int, wanted: tuple[int, int]) -> 
 
 def test_a_bar_tells_its_parent_and_stops_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     mine, theirs = Pipe()
-    with ReportedBar(theirs, total=50, initial=10, unit="step") as bar:
+    with monkeypatch.context() as patch, ReportedBar(theirs, total=50, initial=10, unit="step") as bar:
+        patch.setattr(time, "monotonic", lambda: now[0])
         bar.set_postfix_str("words")
         for _ in range(4):
             bar.update(1)
