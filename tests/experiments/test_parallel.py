@@ -83,11 +83,10 @@ def folders(runs: Path) -> list[Path]:
     return sorted(runs.glob("grokking/*/seed*"))
 
 
-@pytest.mark.parametrize("arms", [["--arm", "ncc_prevent"]])
-def test_processes_write_what_one_after_another_writes(arms: list[str], tmp_path: Path) -> None:
+def test_processes_write_what_one_after_another_writes(tmp_path: Path) -> None:
     """Rows and weights, bit for bit, at the same number of threads."""
     _, threads = share(2, usable_cores())
-    both = [*arms, "--seeds", "0", "1"]
+    both = ["--arm", "ncc_prevent", "--seeds", "0", "1"]
     assert main(small(tmp_path / "a", *both, "--together", "processes", steps=40)) == 0
     assert main(small(tmp_path / "b", *both, "--together", "no", "--threads", str(threads), steps=40)) == 0
     mine, theirs = folders(tmp_path / "a"), folders(tmp_path / "b")
@@ -103,9 +102,8 @@ def test_processes_write_what_one_after_another_writes(arms: list[str], tmp_path
 
 
 def test_batched_seeds_have_the_records_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = small(tmp_path, "--seeds", "0", "1", "--together", "batched", steps=30)
-    assert main([*command[:-1], "30", "--seeds", "1", "--together", "no"]) == 0  # one has finished before
-    assert main([*command, "--seeds", "0", "1", "2"]) == 0
+    assert main(small(tmp_path, "--seeds", "1", steps=30)) == 0  # one has finished before
+    assert main(small(tmp_path, "--seeds", "0", "1", "2", "--together", "batched", steps=30)) == 0
     said = capsys.readouterr().out
     assert "seed 1: finished before" in said
     assert [len(metrics(folder)) for folder in folders(tmp_path)] == [13, 13, 13]
