@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from tqdm import tqdm
 
-from experiments.arms import ARMS, arm_named
+from experiments.arms import ARMS, NOT_TUNED, arm_named
 from experiments.cli import parse, peek
 from experiments.forks import Trunk, find_trunk, fork_config
 from experiments.grokking_config import PRESETS, Command, build_model, split_of
 from experiments.naming import plain_data, variant
+from experiments.parallel import Failure, Job, run_in_processes, share, usable_cores, way_of
 from grokcore import DivergedError, Intervention, UsageError
 from grokcore.capture import eval_mode
 from grokcore.commandline import run_command
@@ -32,7 +36,7 @@ from grokcore.documents import plain
 from grokcore.errors import InterruptedRunError
 from grokcore.models.transformer import EquationTransformer
 from grokcore.training.figures import arms_figure, run_figure, save
-from grokcore.training.loop import train
+from grokcore.training.loop import ProgressBar, Run, train_together
 from grokcore.training.measurement import measurement_row
 from grokcore.training.milestones import summarise
 from grokcore.training.provenance import origin
@@ -59,65 +63,97 @@ def main(argv: Sequence[str]) -> int:
     for command in commands:
         command.intervention.release_step(command.training.steps)
     device = _device(commands[0])
-    records, failed = [], 0
-    for command in commands:
-        for seed in command.seeds:
-            try:
-                records.append(run_one(command, seed, device))
-            except DivergedError as error:
-                failed += 1
-                print(
-                    f"error: {command.arm} seed {seed} diverged: {error}; its last good checkpoint is kept",
-                    file=sys.stderr,
-                )
+    if chosen["preset"] in NOT_TUNED and any(command.intervention != Intervention() for command in commands):
+        print(f"note: the arms' coefficients are not tuned for --preset {chosen['preset']}", file=sys.stderr)
+    runs = [(command, seed) for command in commands for seed in command.seeds]
+    way, records, code = way_of(commands[0].together, device, len(runs), usable_cores()), list[Record](), 0
+    if way == "processes":
+        workers, threads = share(len(runs), usable_cores())
+        each = [(replace(command, threads=threads), seed) for command, seed in runs]
+        jobs = [Job(f"{command.arm} seed {seed}", partial(run_one, command, seed, device)) for command, seed in each]
+        found = iter(run_in_processes(jobs, workers))
+    else:
+        groups = [(c, c.seeds) for c in commands] if way == "batched" else [(c, (seed,)) for c, seed in runs]
+        found = (outcome for command, seeds in groups for outcome in run_seeds(command, seeds, device))
+    for (command, seed), outcome in zip(runs, found, strict=True):
+        if isinstance(outcome, Record):
+            records.append(outcome)
+            continue
+        failure = outcome if isinstance(outcome, Failure) else Failure.of(outcome)
+        code = max(code, failure.code)
+        if way != "processes":  # which have said so when it happened
+            print(f"error: {command.arm} seed {seed} {failure.message}", file=sys.stderr)
     if len(records) > 1:
         print("\n" + plain(HEADER, comparison(records, list(ARMS))))
         path = commands[0].runs / "grokking" / "comparison.png"
         save(arms_figure(records), path)
         print(f"figure: {path}")
-    return 1 if failed else 0
+    return code
 
 
-def run_one(command: Command, seed: int, device: torch.device) -> Record:
+def run_one(command: Command, seed: int, device: torch.device, bar: Callable[..., ProgressBar] = tqdm) -> Record:
     """One arm and seed, from the last checkpoint if there is one; writes its folder and returns its record."""
+    (outcome,) = run_seeds(command, (seed,), device, bar)
+    if isinstance(outcome, DivergedError):
+        raise outcome
+    return outcome
+
+
+def run_seeds(
+    command: Command, seeds: Sequence[int], device: torch.device, bar: Callable[..., ProgressBar] = tqdm
+) -> list[Record | DivergedError]:
+    """Seeds of one arm, several as one batched model, from their last checkpoints; writes their folders. A seed that
+    diverged gives its error in place of its record."""
     torch.set_num_threads(command.threads)
     if device.type == "cuda":  # on a CPU everything here repeats bit for bit without it
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    split = split_of(command.data, seed).to(device)
-    config, trunk = run_config(command, seed), None
-    if command.trunk:
-        trunk, config = forked(command, seed, config)
-    baselines = comparable_baselines(config, command.results)
-    with RunFolder(command.runs, config, origin(device, command.threads), fresh=command.fresh) as folder:
-        if folder.summary is None:
+    with ExitStack() as held:
+        folders, runs = list[tuple[RunFolder, list[Record]]](), dict[int, Run]()
+        for index, seed in enumerate(seeds):
+            split = split_of(command.data, seed).to(device)
+            config, trunk = run_config(command, seed), None
+            if command.trunk:
+                trunk, config = forked(command, seed, config)
+            baselines = comparable_baselines(config, command.results)
+            place = RunFolder(command.runs, config, origin(device, command.threads), fresh=command.fresh)
+            folder = held.enter_context(place)
+            folders.append((folder, baselines))
+            if folder.summary is not None:
+                print(f"{command.arm}, seed {seed}: finished before in {folder.path} (--fresh starts anew)")
+                continue
             model = build_model(command, split, seed).to(device)
             trainer = Trainer(model, "head", split, command.training, command.intervention, seed)
             print(f"{command.arm}, seed {seed}: {folder.path}")
             if trunk is not None:
                 folder.begin(*trunk.start())
                 print(f"  from step {trunk.step} of {trunk.folder}")
-            try:
-                rows = train(
-                    trainer,
-                    folder,
-                    lambda: measure_row(trainer),
-                    checkpoint_every=command.checkpoint_every,
-                    keep=command.kept_steps,
-                    progress=_progress,
-                )
-            except (DivergedError, InterruptedRunError):
-                _draw(folder, baselines)  # it shows how far the run came
-                raise
-            folder.finish(summarise(rows))
-        else:
-            print(f"{command.arm}, seed {seed}: finished before in {folder.path} (--fresh starts anew)")
-        record = _draw(folder, baselines)
-        for sentence in record.summary["words"]:
-            print(f"  {sentence}")
-        if (folder.path / "figure.png").exists():
-            print(f"  figure: {folder.path / 'figure.png'}")
-        return record
+            runs[index] = Run(trainer, folder, partial(measure_row, trainer))
+        try:
+            ended = train_together(
+                list(runs.values()),
+                checkpoint_every=command.checkpoint_every,
+                keep=command.kept_steps,
+                progress=_progress,
+                bar=bar,
+            )
+        except InterruptedRunError:
+            for index in runs:
+                _draw(*folders[index])  # it shows how far the run came
+            raise
+        outcomes = dict(zip(runs, ended, strict=True))
+        for index, rows in outcomes.items():
+            if not isinstance(rows, DivergedError):
+                folders[index][0].finish(summarise(rows))
+        found: list[Record | DivergedError] = []
+        for index, (folder, baselines) in enumerate(folders):
+            record, end = _draw(folder, baselines), outcomes.get(index)
+            found.append(end if isinstance(end, DivergedError) else record)
+            for sentence in record.summary.get("words", []):
+                print(f"  {sentence}")
+            if (folder.path / "figure.png").exists():
+                print(f"  figure: {folder.path / 'figure.png'}")
+        return found
 
 
 def _draw(folder: RunFolder, baselines: Sequence[Record]) -> Record:

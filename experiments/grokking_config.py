@@ -10,6 +10,7 @@ import torch
 import tyro
 from torch import nn
 
+from experiments.parallel import Together
 from grokcore import Intervention, UsageError
 from grokcore.data.modular import modular_arithmetic
 from grokcore.data.permutations import S5, permutation_composition
@@ -87,6 +88,9 @@ class Command:
     minutes; paper: paper A's set-up, an hour or more."""
     seeds: tuple[int, ...] = (0,)
     """Each seed draws its own split, noise, initial weights and batches."""
+    together: Together = "auto"
+    """How several runs are done: processes (one a core, which share its threads), batched (an arm's seeds as one
+    model), no (one after another), auto (processes on a CPU, batched on a GPU)."""
     runs: Path = Path("runs")
     """Where run folders go."""
     results: Path = ROOT / "paper" / "results"
@@ -96,7 +100,7 @@ class Command:
     device: str = "cpu"
     """cpu or cuda; at this size a GPU is no faster."""
     threads: int = 2
-    """CPU threads of a run; results repeat bit for bit at the same number."""
+    """CPU threads of a run, if not in processes; results repeat bit for bit at the same number."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep: tuple[float, ...] = (0.5,)

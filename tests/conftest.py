@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+
+# Threads that wait by spinning take the cores from processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import jaxtyping
 import pytest

@@ -44,7 +44,7 @@ def test_each_arm_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_all_arms_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(small(tmp_path, "--arm", "all", "--seeds", "0", "1", steps=6)) == 0
+    assert main(small(tmp_path, "--arm", "all", "--seeds", "0", "1", "--together", "no", steps=6)) == 0
     table = capsys.readouterr().out
     assert all(name in table for name in ARMS)
     assert (tmp_path / "grokking" / "comparison.png").stat().st_size > 20_000

@@ -178,7 +178,7 @@ def test_a_stop_in_the_last_step_stops_the_seeds_after_it(tmp_path: Path, monkey
             signal.raise_signal(signal.SIGINT)
         return real(trainer)
 
-    command = small(tmp_path, "--seeds", "0", "1", steps=10)
+    command = small(tmp_path, "--seeds", "0", "1", "--together", "no", steps=10)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", interrupted)
         with pytest.raises(InterruptedRunError):
