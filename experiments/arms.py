@@ -73,7 +73,7 @@ ARMS: dict[str, Arm] = {
     "flatness_prevent_exact": Arm(
         "Does the model generalise while the exact relative flatness is kept high?",
         quick=Intervention(kappa_weight=-0.0001, kappa_cap=200.0),
-        transformer=Intervention(kappa_weight=-0.001, kappa_cap=70.0),
+        transformer=Intervention(kappa_weight=-0.01, kappa_cap=70.0),
     ),
     "flatness_release": Arm(
         "What changes when flatness_prevent is released, as the paper did it: penalty and cap off, learning "
