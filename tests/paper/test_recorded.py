@@ -15,7 +15,7 @@ from grokcore.commandline import run_command
 from grokcore.documents import write_tables
 from grokcore.training.milestones import summarise, value_at
 from grokcore.training.provenance import ROOT
-from grokcore.training.record import Record, read_records
+from grokcore.training.record import Record, read_record, read_records
 from paper.__main__ import RESULTS, main, tables
 
 SEEDS = (0, 1, 2)
@@ -43,6 +43,23 @@ def test_every_arm_is_recorded_with_its_coefficients(arm: str, seed: int) -> Non
     assert record.final("step") == record.config["training"]["steps"]
     assert len(record.rows) >= 61
     assert not record.commit.endswith("-dirty")
+
+
+@pytest.mark.parametrize("path", sorted((RESULTS / "grokking").glob("[!q]*/*.json")), ids=lambda path: path.stem)
+def test_runs_of_the_other_presets_are_whole_and_their_arms_own(path: Path) -> None:
+    record = read_record(path)
+    arm = ARMS[record.config["arm"]]
+    assert record.config["intervention"] == plain_data(arm.coefficients[record.config["preset"]])
+    assert record.final("step") == record.config["training"]["steps"]
+    assert len(record.rows) > record.config["training"]["measurements"]
+    assert "-dirty" not in record.commit
+    if "fork" in record.config:
+        trunk = read_record(path.with_name(f"{record.config['fork']['arm']}-seed{record.config['seed']}.json"))
+        assert trunk.run_id == record.config["fork"]["run_id"]
+        step = record.config["fork"]["step"]
+        assert [v for s, v in zip(record.column("step"), record.column("train_kappa"), strict=True) if s <= step] == [
+            v for s, v in zip(trunk.column("step"), trunk.column("train_kappa"), strict=True) if s <= step
+        ]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
