@@ -3,10 +3,11 @@
     python -m experiments.grokking --arm ncc_prevent
     python -m experiments.grokking --arm all --seeds 0 1 2
     python -m experiments.grokking --arm flatness_release --release-at 0.25 --no-release-cap
+    python -m experiments.grokking --preset transformer --arm flatness_release --from flatness_prevent@0.5
 
-Protocol: paper A ("Flatness is Necessary, Neural Collapse is Not", NeurIPS 2025) on modular arithmetic, with
-an embedding MLP in the quick preset. Measurements: eval mode, whole train and test sets, raw features,
-temperature 1, in every arm, through `grokcore.measure`.
+Protocol: paper A ("Flatness is Necessary, Neural Collapse is Not", NeurIPS 2025) on modular arithmetic: an embedding
+MLP in the quick preset, the paper's decoder transformer in the presets transformer and paper. Measurements: eval mode,
+whole train and test sets, raw features, temperature 1, in every arm, through `grokcore.measure`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     if chosen["preset"] in NOT_TUNED and any(command.intervention != Intervention() for command in commands):
         print(f"note: the arms' coefficients are not tuned for --preset {chosen['preset']}", file=sys.stderr)
     runs = [(command, seed) for command in commands for seed in command.seeds]
+    _refuse_early(runs)
     way, records, code = way_of(commands[0].together, device, len(runs), usable_cores()), list[Record](), 0
     if way == "processes":
         workers, threads = share(len(runs), usable_cores())
@@ -89,6 +91,18 @@ def main(argv: Sequence[str]) -> int:
         save(arms_figure(records), path)
         print(f"figure: {path}")
     return code
+
+
+def _refuse_early(runs: Sequence[tuple[Command, int]]) -> None:
+    """What cannot be run is said before anything is."""
+    command, seed = runs[0]
+    build_model(command, split_of(command.data, seed), seed)
+    comparable_baselines(run_config(command, seed), command.results)
+    for command, seed in runs:
+        if command.trunk:
+            trunk, config = forked(command, seed, run_config(command, seed))
+            if command.fresh or not (newest(command.runs, config) / "checkpoint.pt").exists():
+                trunk.start()
 
 
 def run_one(command: Command, seed: int, device: torch.device, bar: Callable[..., ProgressBar] = tqdm) -> Record:
@@ -125,7 +139,7 @@ def run_seeds(
             model = build_model(command, split, seed).to(device)
             trainer = Trainer(model, "head", split, command.training, command.intervention, seed)
             print(f"{command.arm}, seed {seed}: {folder.path}")
-            if trunk is not None:
+            if trunk is not None and not folder.begun:
                 folder.begin(*trunk.start())
                 print(f"  from step {trunk.step} of {trunk.folder}")
             runs[index] = Run(trainer, folder, partial(measure_row, trainer))
@@ -228,7 +242,7 @@ def forked(command: Command, seed: int, config: dict[str, Any]) -> tuple[Trunk, 
     release, steps = command.intervention.release_step(command.training.steps), command.training.steps
     if release is not None and release < trunk.step:
         raise UsageError(f"the release at step {release} lies before the fork at step {trunk.step}")
-    natural_step = steps // 2 if release is None else release
+    natural_step = round(0.5 * steps) if release is None else release
     return trunk, fork_config(trunk, config, arm_named(command.arm).trunk, natural_step)
 
 

@@ -38,6 +38,12 @@ class DataConfig:
     label_noise: float = 0.0
     """Share of the train labels replaced by another class; the test set stays clean."""
 
+    def __post_init__(self) -> None:
+        if self.operation.strip().lower() == S5:
+            object.__setattr__(self, "operation", S5)  # one setting, one name
+            if self.p != 97:
+                raise UsageError("--operation s5 has no modulus: leave --p out")
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -98,7 +104,7 @@ class Command:
     fresh: bool = False
     """Start anew beside earlier runs of the same config."""
     device: str = "cpu"
-    """cpu or cuda; at this size a GPU is no faster."""
+    """cpu or cuda, which has not been tried yet."""
     threads: int = 2
     """CPU threads of a run, if not in processes; results repeat bit for bit at the same number."""
     checkpoint_every: int = 500
@@ -150,7 +156,7 @@ PRESETS: dict[str, Command] = {
 
 def split_of(config: DataConfig, seed: int) -> Split:
     """The seed's own split."""
-    if config.operation.strip().lower() == S5:
+    if config.operation == S5:
         return permutation_composition(train_fraction=config.train_fraction, label_noise=config.label_noise, seed=seed)
     return modular_arithmetic(
         config.operation,

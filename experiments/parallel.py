@@ -22,6 +22,7 @@ from io import StringIO
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -179,6 +180,7 @@ def _serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGTERM, _end_unless_stopping)
     while True:
         try:
             work = connection.recv()
@@ -197,6 +199,13 @@ def _serve(connection: Connection) -> None:
             connection.send(("done", outcome, printed.getvalue(), complained.getvalue()))
         except OSError:
             return  # the parent is gone
+
+
+def _end_unless_stopping(number: int, frame: FrameType | None) -> None:
+    """A stop may be asked for twice, by whoever signals the group and by the parent: the checkpoint comes first."""
+    if not StopSignal.open:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
 
 def _ready(team: Sequence[_Worker]) -> list[_Worker]:

@@ -51,8 +51,9 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
             _curve(axes, record, f"train_{name}", color=BLUE, lw=1.8, label="train")
             _curve(axes, record, f"test_{name}", color=ORANGE, lw=1.8, ls="--", label="test")
             _mark(axes, record)
-        predicted = {"color": GREEN, "lw": 1.2, "ls": ":", "label": "train, if collapsed: theory B1 at this gap"}
-        _curve(panels["kappa"], record, "train_kappa_collapse_curve", **predicted)
+        if not of_rows:  # the curve is of a head whose rows are the classes
+            label = "train, if collapsed: theory B1 at this gap"
+            _curve(panels["kappa"], record, "train_kappa_collapse_curve", color=GREEN, lw=1.2, ls=":", label=label)
         _titles(panels)
         for axes in panels.values():
             _start_at(axes, 0.001, [record])

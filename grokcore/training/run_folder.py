@@ -8,7 +8,7 @@ import math
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -112,7 +112,7 @@ class RunFolder:
         path, metrics = self.path / "checkpoint.pt", self.path / "metrics.jsonl"
         state = load_checkpoint(path) if path.exists() else None
         if state is None and len(self.rows()) > 1:
-            raise UsageError(f"{metrics} has rows and {path} is missing; put it back, or start anew with --fresh")
+            self._refuse_lost_checkpoint()
         if state is not None and state.get("run_id") != self.run_id:
             raise UsageError(
                 f"{path} belongs to run {state.get('run_id')}, not {self.run_id}; nothing was changed: "
@@ -131,15 +131,30 @@ class RunFolder:
         mine = {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes}
         save_checkpoint(self.path / "checkpoint.pt", state | mine)
 
+    def _refuse_lost_checkpoint(self) -> NoReturn:
+        metrics, path = self.path / "metrics.jsonl", self.path / "checkpoint.pt"
+        raise UsageError(f"{metrics} has rows and {path} is missing; put it back, or start anew with --fresh")
+
     def keep(self, state: dict[str, Any]) -> None:
         """Checkpoint `state` in a file of its step's own, which stays, for forks."""
         mine = {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes}
         save_checkpoint(kept_path(self.path, int(state["step"])), state | mine)
 
-    def begin(self, rows: list[dict[str, Any]], state: dict[str, Any]) -> None:
-        """Start from another run's rows and state, where nothing of this run's own is there yet."""
-        if (self.path / "checkpoint.pt").exists():
-            return
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.path / "checkpoint.pt").exists()
+
+    def begin(self, rows: list[dict[str, Any]], state: dict[str, Any], origin: dict[str, Any]) -> None:
+        """Start from another run's rows, state and origin, where this run has nothing of its own yet.
+
+        Raises:
+            UsageError: it has rows after the state's step, and so had a checkpoint.
+        """
+        if any(row["step"] > state["step"] for row in self.rows()):
+            self._refuse_lost_checkpoint()
+        self._write_json("config.json", {"run_id": self.run_id, "config": self.config} | origin)
+        self._note_origin(_read_json(self.path / "config.json"))
         # The checkpoint comes last: without it a process killed here begins again.
         lines = "".join(_line(row) for row in rows)
         write_text_atomically(self.path / "metrics.jsonl", lines)
@@ -175,12 +190,12 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(without_nan(row), allow_nan=False) + "\n"
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, null as NaN."""
+def read_rows(path: Path, size: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, or of its first `size` bytes, null as NaN."""
     if not path.exists():
         return []
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_bytes()[:size].decode().splitlines()]
         return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
     except (ValueError, AttributeError):
         raise UsageError(f"{path} is damaged; put it back, or start anew with --fresh") from None

@@ -9,13 +9,18 @@ from typing import Any
 
 
 class StopSignal:
-    """Turns the first SIGINT or SIGTERM into a request to stop, ``requested``; a second one acts at once."""
+    """Turns the first SIGINT or SIGTERM into a request to stop, ``requested``; a second one acts at once, as the
+    handlers before it say."""
+
+    open = 0
+    """How many are entered now: a handler before them can tell whether a request is being seen to."""
 
     def __init__(self) -> None:
         self.requested = False
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
+        StopSignal.open += 1
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._old[number] = signal.signal(number, self._request)
@@ -24,6 +29,7 @@ class StopSignal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        StopSignal.open -= 1
         self._restore()
 
     def _request(self, number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 from grokcore.training.record import Record, by_arm
 
@@ -48,23 +49,27 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
 
 
 def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records that can stand in one table: of the same data, model and training, all of them forks or none.
+    """Records that can stand in one table: of the same data, model and training.
 
     Returns:
-        The preset's own setting first, under ""; every other one under the variants that its records share,
-        like ``headvocabulary+steps35000``. Where no record has the preset's own, the largest takes its place.
+        The preset's own setting first, under ""; every other one under what it has otherwise, like
+        ``headvocabulary+steps35000``. Where no record has the preset's own, the largest takes its place.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
-        parts = [record.config[part] for part in ("data", "model", "training")]
-        groups.setdefault(json.dumps(["fork" in record.config, *parts], sort_keys=True), []).append(record)
+        groups.setdefault(json.dumps(_settings(record), sort_keys=True), []).append(record)
     ordered = sorted(groups.values(), key=lambda g: (all(r.config["variant"] for r in g), -len(g), g[0].path))
-    return {_label(group) if rank else "": group for rank, group in enumerate(ordered)}
+    return {_label(group[0], ordered[0][0]): group for group in ordered}
 
 
-def _label(group: Sequence[Record]) -> str:
-    tokens = [token for token in shared_variants(group) if not token.startswith("fork")]
-    return "+".join([*tokens, *(["fork"] if "fork" in group[0].config else [])])
+def _settings(record: Record) -> dict[str, Any]:
+    """What is equal in one table, by its field's name."""
+    return {f"{part} {k}": v for part in ("data", "model", "training") for k, v in record.config[part].items()}
+
+
+def _label(record: Record, own: Record) -> str:
+    mine, theirs = _settings(record), _settings(own)
+    return "+".join(f"{k.split()[1].replace('_', '')}{v}" for k, v in mine.items() if theirs.get(k) != v)
 
 
 def shared_variants(records: Sequence[Record]) -> list[str]:

@@ -147,3 +147,65 @@ def test_longer_fork(runs: Path) -> None:
     trunk, made = metrics(folder), metrics(fork(runs, "baseline", f"{folder}@0.5", "--steps", "90"))
     assert made[-1]["step"] == 90
     assert [row for row in made if row["step"] <= HALF] == [row for row in trunk if row["step"] <= HALF]
+
+
+def test_a_fork_goes_on_without_its_trunk(runs: Path) -> None:
+    """Killed after its own first checkpoint, it needs the trunk's no more."""
+    whole = metrics(fork(runs, "control_schedule", "baseline@0.5"))
+    made = newest_of(runs, "control_schedule")
+    (made / "summary.json").unlink()
+    (newest_of(runs, "baseline") / "checkpoint-30.pt").unlink()
+    assert main(small(runs, "--arm", "control_schedule", "--from", "baseline@0.5")) == 0
+    assert metrics(made) == whole
+
+
+def test_rows_cut_short_are_not_forked(runs: Path) -> None:
+    rows = newest_of(runs, "baseline") / "metrics.jsonl"
+    rows.write_bytes(rows.read_bytes()[:200])
+    with pytest.raises(UsageError, match=r"is shorter than|is damaged"):
+        main(small(runs, "--arm", "control_schedule", "--from", "baseline@0.5"))
+
+
+def test_a_lost_checkpoint_of_a_fork_costs_no_rows(runs: Path) -> None:
+    made = fork(runs, "control_schedule", "baseline@0.5")
+    before = (made / "metrics.jsonl").read_bytes()
+    for name in ("checkpoint.pt", "summary.json"):
+        (made / name).unlink()
+    with pytest.raises(UsageError, match=r"has rows and .* is missing"):
+        main(small(runs, "--arm", "control_schedule", "--from", "baseline@0.5"))
+    assert (made / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_trunk_of_another_version_is_refused(runs: Path) -> None:
+    path = newest_of(runs, "baseline") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": "deadbeef"}))
+    with pytest.raises(UsageError, match="comes from another version"):
+        main(small(runs, "--arm", "control_schedule", "--from", f"{path.parent}@0.5"))
+
+
+def test_the_trunks_origin_is_the_forks_first(runs: Path, tmp_path: Path) -> None:
+    path = newest_of(runs, "baseline") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "cafe-dirty", "threads": 7}))
+    made = fork(runs, "control_schedule", "baseline@0.5")
+    assert record_of(made).commit.startswith("cafe-dirty, then ")
+    assert json.loads((made / "config.json").read_text())["threads"] == 7
+
+
+def test_forks_from_runs_of_two_lengths_have_two_names(runs: Path, tmp_path: Path) -> None:
+    folder = newest_of(runs, "baseline")
+    fork(runs, "baseline", f"{folder}@10", "--steps", "90")
+    assert main(small(runs, "--arm", "baseline", "--keep", "10", steps=90)) == 0
+    fork(runs, "baseline", "baseline@10", "--steps", "90")
+    assert refresh(runs, tmp_path / "results") == 6
+
+
+@pytest.mark.parametrize("name", ["*", "**", "2", "seed0", "[0-9a-f]*"])
+def test_an_id_is_taken_letter_by_letter(runs: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="is no arm"):
+        main(small(runs, "--arm", "control_schedule", "--from", f"{name}@30"))
+
+
+def test_a_fork_that_cannot_be_begun_leaves_no_folder(runs: Path) -> None:
+    with pytest.raises(UsageError, match="no checkpoint of step 29"):
+        main(small(runs, "--arm", "ncc_encourage", "--from", "baseline@29"))
+    assert not (runs / "grokking" / "ncc_encourage").exists()

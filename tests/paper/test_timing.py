@@ -274,13 +274,13 @@ def test_settings_stand_apart() -> None:
     found = by_setting([*longer, *head, *forks, *own, *released])
     assert next(iter(found)) == ""
     assert {name: len(runs) for name, runs in found.items()} == {
-        "": 5,
+        "": 7,
         "headvocabulary+steps9": 9,
-        "fork": 2,
         "headvocabulary": 1,
     }
-    assert list(by_setting([*longer, *head])) == ["", "headvocabulary"]
-    assert list(by_setting([*own, forks[0]])) == ["", "fork"]
+    assert list(by_setting([*longer, *head])) == ["", "steps1024"]
+    weaker = [run(0, arm="ncc_prevent", variant=(f"lambda{value}",)) for value in ("-0.2", "-0.5")]
+    assert [len(group) for group in by_setting([*longer, *weaker]).values()] == [9, 2]
     assert by_setting([]) == {}
 
 
