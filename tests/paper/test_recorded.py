@@ -100,11 +100,12 @@ def test_the_summary_follows_from_the_rows(arm: str) -> None:
     assert again["words"] == record.summary["words"]
 
 
-def test_the_readmes_table_is_that_of_the_results(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    shutil.copy(ROOT / "README.md", copy)
-    assert not write_tables(copy, tables(RESULTS)), "run: python -m paper tables --write README.md"
-    assert "| ncc_prevent |" in copy.read_text()
+@pytest.mark.parametrize(("page", "holds"), [("README.md", "| ncc_prevent |"), ("docs/timing.md", " exact kappa |")])
+def test_the_tables_of_a_page_are_those_of_the_results(page: str, holds: str, tmp_path: Path) -> None:
+    copy = tmp_path / "page.md"
+    shutil.copy(ROOT / page, copy)
+    assert not write_tables(copy, tables(RESULTS)), f"run: python -m paper tables --write {page}"
+    assert holds in copy.read_text()
 
 
 @pytest.mark.parametrize("words", [["bogus"], [], ["refresh", "--runs"], ["refresh", "--runs", "nowhere"]])
