@@ -134,7 +134,7 @@ def test_the_published_head(tmp_path: Path) -> None:
 
 
 def test_composition_with_the_published_head(tmp_path: Path) -> None:
-    more = ["--operation", "S5", "--train-fraction", "0.05", "--width", "4", "--steps", "1"]
+    more = ["--operation", "S5", "--p", "97", "--train-fraction", "0.05", "--width", "4", "--steps", "1"]
     assert main(tiny(tmp_path, "transformer", *more, "--head", "vocabulary")) == 0
     last = metrics(only_run(tmp_path))[-1]
     assert math.isfinite(last["train_kappa"])
@@ -171,7 +171,8 @@ def test_composition_has_a_row_an_answer() -> None:
         ("paper", ["--precision", "float16"], ["--precision", "bfloat16", "float32"]),
         ("paper", ["--head", "vocabulary", "--p", "237", "--batch-size", "512"], ["moduli up to 236", "237"]),
         ("paper", ["--operation", "s6"], ["operation"]),
-        ("paper", ["--operation", "s5", "--train-fraction", "1.5"], ["train fraction"]),
+        ("paper", ["--operation", "s5", "--p", "97", "--train-fraction", "1.5"], ["train fraction"]),
+        ("paper", ["--operation", "S5"], ["has no modulus"]),
         ("paper", ["--arm", "ncc_prevnt"], ["'ncc_prevent'"]),
     ],
 )
