@@ -26,7 +26,7 @@ from benchmarks.row import Row
 from benchmarks.timing import Stopwatch, interleaved, require_same, stopwatch
 from experiments.grokking_config import PRESETS, TransformerConfig, build_model, split_of
 from grokcore.data.split import Split
-from grokcore.models.transformer import PREFIX, EquationTransformer
+from grokcore.models.transformer import PREFIX, Block, EquationTransformer
 from grokcore.training.step import Trainer
 
 COMMAND = PRESETS["transformer"]
@@ -64,18 +64,8 @@ class PlainTransformer(nn.Module):
         return cross_entropy(logits.flatten(0, 1), torch.stack(targets, dim=1).flatten())
 
 
-class PlainBlock(nn.Module):
-    """Post-LN, on every position."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.attention_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
-        self.norm = nn.LayerNorm(width)
+class PlainBlock(Block):
+    """The same layers, post-LN, on every position."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, T, m) to (n, T, m)."""

@@ -17,7 +17,7 @@ from typing import Any
 from grokcore import UsageError
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.record import MAX_ROWS
-from grokcore.training.run_folder import kept_path, read_rows, run_id
+from grokcore.training.run_folder import kept_path, last_path, read_rows, run_id
 from grokcore.training.schedules import log_spaced_steps
 
 MAY_DIFFER = ("steps", "measurements")
@@ -53,7 +53,7 @@ class Trunk:
         """
         path = kept_path(self.folder, self.step)
         if not path.exists():
-            path = self.folder / "checkpoint.pt"
+            path = last_path(self.folder)
         state = load_checkpoint(path) if path.exists() else {}
         if state.get("step") != self.step or state.get("run_id") != self.stored["run_id"]:
             kept = re.findall(r"checkpoint-(\d+)\.pt", " ".join(each.name for each in self.folder.iterdir()))

@@ -43,7 +43,7 @@ from grokcore.training.milestones import summarise
 from grokcore.training.provenance import origin
 from grokcore.training.published import product_surrogate
 from grokcore.training.record import Record, read_records, record_of
-from grokcore.training.run_folder import RunFolder, newest
+from grokcore.training.run_folder import RunFolder, last_path, newest
 from grokcore.training.step import Trainer
 from grokcore.training.table import HEADER, comparison
 from theory.formulas import kappa_at_collapse
@@ -97,11 +97,11 @@ def _refuse_early(runs: Sequence[tuple[Command, int]]) -> None:
     """What cannot be run is said before anything is."""
     command, seed = runs[0]
     build_model(command, split_of(command.data, seed), seed)
-    comparable_baselines(run_config(command, seed), command.results)
+    _require_results(command.results)
     for command, seed in runs:
         if command.trunk:
             trunk, config = forked(command, seed, run_config(command, seed))
-            if command.fresh or not (newest(command.runs, config) / "checkpoint.pt").exists():
+            if not last_path(newest(command.runs, config, fresh=command.fresh)).exists():
                 trunk.start()
 
 
@@ -179,8 +179,7 @@ def _draw(folder: RunFolder, baselines: Sequence[Record]) -> Record:
 
 def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
     """Recorded baseline runs that differ from a run's config in nothing but the arm and the seed."""
-    if not results.is_dir() and results != Command().results:
-        raise UsageError(f"--results: there is no folder {results}")
+    _require_results(results)
     if config["arm"] == "baseline":
         return []
     same = ("data", "model", "training")
@@ -192,6 +191,11 @@ def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
         and baseline.config["intervention"] == plain_data(Intervention())
         and all(baseline.config[k] == config[k] for k in same)
     ]
+
+
+def _require_results(results: Path) -> None:
+    if not results.is_dir() and results != Command().results:
+        raise UsageError(f"--results: there is no folder {results}")
 
 
 def measure_row(trainer: Trainer) -> dict[str, float]:

@@ -51,7 +51,7 @@ def refresh(runs: Path, results: Path) -> int:
 
 def tables(results: Path) -> dict[str, str]:
     """A Markdown table for each ``<experiment>/<preset>`` that has results, and for each other setting of it
-    (another head, another length, forks) as ``<experiment>/<preset>+<variant>``; then the published measurement
+    (another head, another length) as ``<experiment>/<preset>+<variant>``; then the published measurement
     beside ours, as ``grokking/timing`` and, in words, ``grokking/timing-verdict``."""
     found, recorded = {}, settings(results)
     for (experiment, preset, setting), records in recorded.items():

@@ -76,7 +76,7 @@ class EquationTransformer(nn.Module):
         special = operands + 3
         if vocabulary is not None and (vocabulary < special or answers > operands):
             raise ValueError(f"a vocabulary of {vocabulary} does not hold {operands} operands, <eos>, op and =")
-        self.operands, self.answers, self.vocabulary = operands, answers, vocabulary
+        self.operands, self.vocabulary = operands, vocabulary
         self.trains_in_bfloat16, self.share_prefixes = bfloat16, share_prefixes
         self.eos, self.operation, self.equals = operands, operands + 1, operands + 2
         self.embedding = nn.Embedding(vocabulary or special, width)

@@ -109,7 +109,7 @@ class RunFolder:
 
     def resume(self) -> dict[str, Any] | None:
         """The last checkpoint's state, with metrics.jsonl cut back to it; None (and no metrics) without."""
-        path, metrics = self.path / "checkpoint.pt", self.path / "metrics.jsonl"
+        path, metrics = last_path(self.path), self.path / "metrics.jsonl"
         state = load_checkpoint(path) if path.exists() else None
         if state is None and len(self.rows()) > 1:
             self._refuse_lost_checkpoint()
@@ -128,22 +128,23 @@ class RunFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """Checkpoint `state` and the length of the metrics that belong to it."""
-        mine = {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes}
-        save_checkpoint(self.path / "checkpoint.pt", state | mine)
+        self._write_checkpoint(last_path(self.path), state)
 
     def _refuse_lost_checkpoint(self) -> NoReturn:
-        metrics, path = self.path / "metrics.jsonl", self.path / "checkpoint.pt"
+        metrics, path = self.path / "metrics.jsonl", last_path(self.path)
         raise UsageError(f"{metrics} has rows and {path} is missing; put it back, or start anew with --fresh")
 
     def keep(self, state: dict[str, Any]) -> None:
         """Checkpoint `state` in a file of its step's own, which stays, for forks."""
-        mine = {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes}
-        save_checkpoint(kept_path(self.path, int(state["step"])), state | mine)
+        self._write_checkpoint(kept_path(self.path, int(state["step"])), state)
+
+    def _write_checkpoint(self, path: Path, state: dict[str, Any]) -> None:
+        save_checkpoint(path, state | {"run_id": self.run_id, "metrics_bytes": self._metrics_bytes})
 
     @property
     def begun(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return (self.path / "checkpoint.pt").exists()
+        return last_path(self.path).exists()
 
     def begin(self, rows: list[dict[str, Any]], state: dict[str, Any], origin: dict[str, Any]) -> None:
         """Start from another run's rows, state and origin, where this run has nothing of its own yet.
@@ -179,6 +180,11 @@ class RunFolder:
             write_text_atomically(self.path / name, json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
         except OSError as error:
             raise UsageError(f"cannot write to {self.path}: {error.strerror or error}") from None
+
+
+def last_path(folder: Path) -> Path:
+    """Where a run folder has the checkpoint that it goes on from."""
+    return folder / "checkpoint.pt"
 
 
 def kept_path(folder: Path, step: int) -> Path:

@@ -90,16 +90,20 @@ def test_two_hundred_steps_agree_with_the_single_runs(model: Callable[[], nn.Mod
     assert difference(alone[0], together[1]) > 1e-2
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_every_arm(arm: str) -> None:
-    arm_of_preset = replace(ARMS[arm].quick, release_at=10.0) if ARMS[arm].quick.release_at else ARMS[arm].quick
-    alone, together = (trainers(arm=arm_of_preset) for _ in range(2))
+def assert_equal_after(steps: int, alone: list[Trainer], together: list[Trainer]) -> None:
     cohort = Cohort(together)
-    for _ in range(25):
+    for _ in range(steps):
         cohort.step()
         for single in alone:
             single.step()
     assert max(difference(a, b) for a, b in zip(alone, together, strict=True)) < 1e-10
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm(arm: str) -> None:
+    arm_of_preset = replace(ARMS[arm].quick, release_at=10.0) if ARMS[arm].quick.release_at else ARMS[arm].quick
+    alone, together = (trainers(arm=arm_of_preset) for _ in range(2))
+    assert_equal_after(25, alone, together)
     if arm != "baseline":
         other = trainer(0, arm=Intervention())
         for _ in range(25):
@@ -109,12 +113,7 @@ def test_every_arm(arm: str) -> None:
 
 def test_the_published_head_has_two_targets() -> None:
     alone, together = (trainers((3, 4), model=lambda: transformer(20)) for _ in range(2))
-    cohort = Cohort(together)
-    for _ in range(20):
-        cohort.step()
-        for single in alone:
-            single.step()
-    assert max(difference(a, b) for a, b in zip(alone, together, strict=True)) < 1e-10
+    assert_equal_after(20, alone, together)
 
 
 @pytest.mark.parametrize("wrong", [{"order": 9}, {"split": data(9)}])
