@@ -1,7 +1,8 @@
 """Several seeds at once: one after another, in processes of their own, and batched by vmap.
 
 Each way takes the same steps of the same seeds, baseline arm, without measurements; processes are started before the
-time is taken. What the command's ``--together auto`` does rests on these rows.
+time is taken. What the command's ``--together auto`` does rests on these rows. The limit of processes is every core at
+the rate that one thread has alone; a step whose threads scale well leaves them little to gain.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def rows_of(case: Case, device: torch.device) -> list[Row]:
         f"one after another, {torch.get_num_threads()} threads": stopwatch(steps_alone, device),
         "batched by vmap": stopwatch(steps_batched, device),
     }
+    title, started = f"seeds: {case.name}, {len(seeds)} seeds", 0.0
     if device.type == "cuda":
         seconds = interleaved(*watches.values(), rounds=case.rounds)
     else:
@@ -80,16 +82,29 @@ def rows_of(case: Case, device: torch.device) -> list[Row]:
                 for seed, loss in zip(group, found, strict=True):
                     require_same("the objective of a process's first step", loss, wanted[seed])
             watches[f"{workers} processes, threads {threads} each"] = partial(steps_in_processes, case.steps)
+            watches["one after another, 1 thread"] = stopwatch(partial(_with_one_thread, steps_alone), device)
             seconds = interleaved(*watches.values(), rounds=case.rounds)
     rates = {name: len(seeds) * case.steps / s for name, s in zip(watches, seconds, strict=True)}
     base, *others = rates.values()
-    title = f"seeds: {case.name}, {len(seeds)} seeds"
     rows = [Row(f"{title}, {name}", rate, "steps/s", ratio=rate / base) for name, rate in rates.items()]
     best = max(others)
     rows.append(Row(f"{title}, the best; over one after another", best, "steps/s", ratio=best / base, at_least=1.6))
     if device.type == "cpu":
+        _, processes, one_thread = others
+        limit = workers * threads * one_thread
+        rows.append(Row(f"{title}, the limit: one thread's rate on each core", limit, "steps/s", ratio=limit / base))
+        rows.append(Row(f"{title}, the processes; share of the limit", processes, "steps/s", ratio=processes / limit))
         rows.append(Row(f"{title}, until the processes' first step", started))
     return rows
+
+
+def _with_one_thread(work: Callable[[], object]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        work()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def our_trainer(preset: str, seed: int, device: torch.device) -> Trainer:

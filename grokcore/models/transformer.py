@@ -201,7 +201,7 @@ class Block(nn.Module):
 def causal_attention(
     queries: Float[Tensor, "n t m"], keys_values: Float[Tensor, "n T 2*m"], heads: int
 ) -> Float[Tensor, "n t m"]:
-    """Attention of the last t of T positions, in float32 or wider, with derivatives of every order.
+    """Attention of the last t of T positions, computed in float32 or wider, with derivatives of every order.
 
     Batched products; one query alone is faster elementwise, summed over each head's dimensions by a matrix of zeros
     and ones.
@@ -214,7 +214,7 @@ def causal_attention(
             q, (k, v) = queries.to(wide), keys_values.to(wide).chunk(2, dim=2)
             of_head = torch.eye(heads, dtype=wide, device=q.device).repeat_interleave(width // heads, dim=0)
             weights = ((q * k) @ of_head * scale).softmax(dim=1)
-            return (weights @ of_head.T * v).sum(1, keepdim=True)
+            return (weights @ of_head.T * v).sum(1, keepdim=True).to(queries.dtype)
         kv = keys_values.reshape(n, length, 2, heads, -1).permute(2, 0, 3, 1, 4)
         k, v = kv.to(wide, memory_format=torch.contiguous_format).reshape(2, n * heads, length, -1).unbind()
         q = queries.reshape(n, count, heads, -1).transpose(1, 2)
@@ -223,8 +223,8 @@ def causal_attention(
         hidden = torch.ones(count, length, dtype=torch.bool, device=q.device).triu(length - count + 1)
         scores = pad(q, (0, 0, 0, idle)) @ k.transpose(1, 2) * scale
         weights = scores.masked_fill(pad(hidden, (0, 0, 0, idle)), -math.inf).softmax(dim=2)
-        attended: Tensor = (weights @ v)[:, :count]
-        return attended.reshape(n, heads, count, -1).transpose(1, 2).flatten(2)
+        attended: Tensor = (weights @ v)[:, :count].reshape(n, heads, count, -1).transpose(1, 2)
+        return attended.to(queries.dtype, memory_format=torch.contiguous_format).flatten(2)
 
 
 def sinusoidal_positions(length: int, width: int) -> Float[Tensor, "length width"]:
