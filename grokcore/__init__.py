@@ -4,12 +4,14 @@ from grokcore.agreement import nearest_mean_agreement
 from grokcore.batch_cdnv import cdnv
 from grokcore.bounds import margin_error_bound
 from grokcore.collapse import CollapseReport, collapse_report
+from grokcore.collapse_limits import VarianceFloor, transfer_ceiling, variance_floor
 from grokcore.curvature import exact_hessian
 from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
 from grokcore.estimators import Estimate
 from grokcore.factorisation import FlattestReparametrisation, flattest_reparametrisation
 from grokcore.flatness import frobenius_surrogate, gini_impurity, relative_flatness
 from grokcore.geometry import ClassMoments
+from grokcore.information import InformationBounds, information_bounds
 from grokcore.interventions import Intervention
 from grokcore.layer_flatness import layer_relative_flatness
 from grokcore.monitor import Monitor
@@ -27,12 +29,14 @@ __all__ = [
     "FlattestReparametrisation",
     "GaussNewtonOperator",
     "HessianOperator",
+    "InformationBounds",
     "Intervention",
     "Monitor",
     "NonFiniteError",
     "Report",
     "ResourceBusyError",
     "UsageError",
+    "VarianceFloor",
     "cdnv",
     "collapse_report",
     "exact_hessian",
@@ -40,9 +44,12 @@ __all__ = [
     "frobenius_surrogate",
     "gini_impurity",
     "hessian_trace",
+    "information_bounds",
     "layer_relative_flatness",
     "margin_error_bound",
     "measure",
     "nearest_mean_agreement",
     "relative_flatness",
+    "transfer_ceiling",
+    "variance_floor",
 ]

@@ -1,0 +1,280 @@
+"""variance_floor and transfer_ceiling: sums written out by hand, and test sets measured as experiments measure them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from grokcore import ClassMoments, NonFiniteError, UsageError
+from grokcore.accumulate import variance_ratio
+from grokcore.collapse_limits import VarianceFloor, transfer_ceiling, variance_floor
+
+
+def floats(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+LINE = floats([0.0], [1.0], [3.0])
+COUNTS = torch.tensor([[8, 2, 0], [0, 6, 4], [0, 0, 0]])
+
+
+@st.composite
+def counted(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Counts of at least one sample, (K, K), and integer vertices, (K, m)."""
+    K, m = draw(st.integers(2, 5)), draw(st.integers(1, 3))
+    rows = st.lists(st.integers(0, 5), min_size=K, max_size=K)
+    counts = torch.tensor(draw(st.lists(rows, min_size=K, max_size=K)))
+    assume(int(counts.sum()))
+    vectors = st.lists(st.integers(-4, 4), min_size=m, max_size=m)
+    points = draw(st.lists(vectors, min_size=K, max_size=K, unique_by=tuple))
+    return counts, torch.tensor(points, dtype=torch.float64)
+
+
+def samples(counts: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
+    """Each class's samples on the vertices that it lands on."""
+    pairs = [(c, j) for c, row in enumerate(counts.tolist()) for j, n in enumerate(row) for _ in range(n)]
+    labels, hit = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    return vertices[hit], labels
+
+
+def test_by_hand_about_the_class_means() -> None:
+    """Vertices 0, 1, 3; 8 of 10 right with 2 at distance 1; 6 of 10 right with 4 at distance 2; no third class.
+
+    Variances 0.16 and 0.96. d_c^2 = 1, 1, 4, so 0.16 and 0.24. D^2 = 1. The vertices' spread: (16 + 1 + 25)/27.
+    """
+    found = variance_floor(COUNTS, LINE)
+    assert found.confusion == pytest.approx((0.16 + 0.96) / 2)
+    assert found.error_rates == pytest.approx((0.16 + 0.24) / 2)
+    assert found.least_distance == pytest.approx((0.16 + 0.24) / 2)
+    assert found.spread == pytest.approx(42 / 27)
+    assert found.confusion_ratio == pytest.approx(0.56 * 27 / 42)
+    assert found.error_rates_ratio == found.least_distance_ratio == pytest.approx(0.2 * 27 / 42)
+
+
+def test_by_hand_about_the_vertices() -> None:
+    """Squared distances: 0.2 * 1, 0.4 * 4."""
+    found = variance_floor(COUNTS, LINE, about="vertices")
+    assert found.confusion == pytest.approx((0.2 + 1.6) / 2)
+    assert found.error_rates == pytest.approx((0.2 + 0.4) / 2)
+
+
+def test_the_nearest_vertex_of_a_class_counts() -> None:
+    """Only class 2, at 3, errs: its nearest other vertex is 2 away, where D = 1."""
+    found = variance_floor(torch.tensor([0.0, 0.0, 0.5]), LINE, torch.tensor([1, 1, 2]))
+    assert math.isnan(found.confusion)
+    assert math.isnan(found.confusion_ratio)
+    assert found.error_rates == pytest.approx(0.5 * 0.25 * 4)
+    assert found.least_distance == pytest.approx(0.5 * 0.25 * 1)
+
+
+@given(case=counted())
+def test_what_is_measured_less_the_floor_is_zero_at_weak_collapse(case: tuple[Tensor, Tensor]) -> None:
+    """Paper C's V as measure() takes it, about the train means and about the test data's own."""
+    counts, vertices = case
+    K, m = vertices.shape
+    test = ClassMoments(K, m).update(*samples(counts, vertices))
+    train = ClassMoments(K, m).update(vertices, torch.arange(K))
+    about_vertices = variance_floor(counts, vertices, about="vertices")
+    assert variance_ratio(test, train) == pytest.approx(about_vertices.confusion_ratio, rel=1e-9)
+    if not test.absent and not math.isnan(variance_ratio(test, test)):
+        own = variance_floor(counts, vertices, spread_of=test.means)
+        assert variance_ratio(test, test) == pytest.approx(own.confusion_ratio, rel=1e-9, abs=1e-12)
+
+
+@given(case=counted(), about=st.sampled_from(["class_means", "vertices"]))
+def test_the_more_is_known_the_higher(case: tuple[Tensor, Tensor], about: Any) -> None:
+    """And rates with shares, joint probabilities and error rates alone say the same."""
+    counts, vertices = case
+    found = variance_floor(counts, vertices, about=about)
+    assert found.confusion * (1 + 1e-12) >= found.error_rates >= found.least_distance * (1 - 1e-12) >= 0
+    totals = counts.sum(dim=1)
+    rates = counts.double() / totals.clamp_min(1)[:, None]
+    for other in (
+        variance_floor(rates, vertices, totals, about=about),
+        variance_floor(counts.double() / counts.sum(), vertices, about=about),
+    ):
+        assert values(other) == pytest.approx(values(found), rel=1e-12, abs=1e-12)
+    errors = 1 - rates.diagonal()
+    alone = variance_floor(errors, vertices, totals, about=about)
+    assert values(alone)[1:] == pytest.approx(values(found)[1:], rel=1e-12, abs=1e-12)
+
+
+def values(found: VarianceFloor) -> list[float]:
+    return [found.confusion, found.error_rates, found.least_distance, found.spread]
+
+
+@given(case=counted(), about=st.sampled_from(["class_means", "vertices"]), exponent=st.integers(-30, 60))
+def test_ratios_have_no_unit_and_no_origin(case: tuple[Tensor, Tensor], about: Any, exponent: int) -> None:
+    counts, vertices = case
+    found = variance_floor(counts, vertices, about=about)
+    scaled = variance_floor(counts, vertices * 2.0**exponent, about=about)
+    moved = variance_floor(counts, vertices + 2.0**20, about=about)
+    assert scaled.confusion == pytest.approx(found.confusion * 4.0**exponent, rel=1e-12)
+    for other in (scaled, moved):
+        assert other.confusion_ratio == pytest.approx(found.confusion_ratio, rel=1e-9)
+        assert other.error_rates_ratio == pytest.approx(found.error_rates_ratio, rel=1e-9)
+
+
+def test_a_simplex_is_exact_in_its_impurity() -> None:
+    """D^2 = 2: the variance is sum_c P(c) (1 - sum_j q_cj^2); numpy's sums."""
+    counts = torch.randint(0, 50, (10, 10), generator=torch.Generator().manual_seed(0))
+    q = counts.numpy() / counts.numpy().sum(axis=1, keepdims=True)
+    impurity = np.average(1 - (q**2).sum(axis=1), weights=counts.numpy().sum(axis=1))
+    found = variance_floor(counts, torch.eye(10))
+    assert found.confusion == pytest.approx(impurity, rel=1e-12)
+    assert found.spread == pytest.approx(0.9)
+
+
+def test_features_off_the_vertices_may_have_less() -> None:
+    """A hundredth either side of the middle, a quarter on the wrong one: V less the floor is negative.
+
+    About the vertices no less than a quarter of it.
+    """
+    features = floats([0.49], [0.49], [0.49], [0.51]).repeat(2, 1)
+    features[4:] = 1 - features[4:]
+    labels = torch.tensor([0] * 4 + [1] * 4)
+    vertices, counts = floats([0.0], [1.0]), torch.tensor([[3, 1], [1, 3]])
+    test, train = ClassMoments(2, 1).update(features, labels), ClassMoments(2, 1).update(vertices, torch.arange(2))
+    floor = variance_floor(counts, vertices, about="vertices")
+    assert floor.confusion_ratio == pytest.approx(1.0)
+    assert floor.confusion_ratio / 4 < variance_ratio(test, train) < floor.confusion_ratio
+    assert float(test.within.sum()) / 8 < 1e-3 * variance_floor(counts, vertices).least_distance
+
+
+def test_few_errors_keep_their_digits() -> None:
+    counts = torch.tensor([[1e18, 1.0], [0.0, 1e18]], dtype=torch.float64)
+    found = variance_floor(counts, floats([0.0], [1.0]))
+    assert found.confusion == pytest.approx(0.5e-18, rel=1e-12)
+    assert found.error_rates == pytest.approx(0.5e-18, rel=1e-12)
+
+
+def test_always_wrong_and_coinciding_vertices() -> None:
+    swapped = torch.tensor([[0, 1], [1, 0]])
+    assert variance_floor(swapped, floats([0.0], [2.0])).error_rates == 0
+    assert variance_floor(swapped, floats([0.0], [2.0]), about="vertices").error_rates == 4
+    together = variance_floor(swapped, floats([1.0], [1.0]), about="vertices")
+    assert (together.confusion, together.spread) == (0, 0)
+    assert math.isnan(together.confusion_ratio)
+    partly = variance_floor(torch.ones(3, 3), floats([0.0], [0.0], [1.0]))
+    assert partly.least_distance == 0 < partly.error_rates < partly.confusion
+
+
+@pytest.mark.parametrize(
+    ("confusion", "shares", "message"),
+    [
+        (torch.ones(2, 3), None, r"got \(3, 1\) and \(2, 3\)"),
+        (torch.ones(3), None, "need the shares"),
+        (torch.tensor([0.1, 0.2, 1.5]), torch.ones(3), "at most 1, got 1.5"),
+        (-torch.ones(3, 3), None, "must not be negative"),
+        (torch.zeros(3, 3), None, "no share at all"),
+        (torch.ones(3, 3), torch.ones(2), r"shares must be \(3,\)"),
+        (COUNTS, torch.ones(3), "class 2 has a share and no counts"),
+    ],
+)
+def test_variance_floor_refuses(confusion: Tensor, shares: Tensor | None, message: str, no_shape_checks: None) -> None:
+    with pytest.raises(UsageError, match=message):
+        variance_floor(confusion, LINE, shares)
+
+
+def test_variance_floor_refuses_other_vertices(no_shape_checks: None) -> None:
+    with pytest.raises(UsageError, match=r"got \(1, 1\)"):
+        variance_floor(torch.ones(1, 1), torch.ones(1, 1))
+    with pytest.raises(UsageError, match=r"got \(\) and"):
+        variance_floor(COUNTS, torch.tensor(1.0))
+    with pytest.raises(UsageError, match="spread_of"):
+        variance_floor(COUNTS, LINE, spread_of=torch.ones(3, 2))
+    with pytest.raises(UsageError, match="about must be"):
+        variance_floor(COUNTS, LINE, about="means")  # type: ignore[arg-type]
+    for broken in (math.nan, math.inf, 1e200):
+        with pytest.raises(NonFiniteError, match="class means"):
+            variance_floor(COUNTS, torch.full((3, 1), broken, dtype=torch.float64))
+    with pytest.raises(NonFiniteError, match="confusion"):
+        variance_floor(torch.full((3, 3), math.nan), LINE)
+
+
+# transfer_ceiling.
+
+SUPER = [0, 0, 1, 1, 1, 1, 1, 1, 0, 0]
+"""Vehicles and animals of CIFAR-10."""
+
+
+def test_two_of_ten() -> None:
+    assert transfer_ceiling([1] * 10, SUPER) == 0.2
+    assert transfer_ceiling(torch.full((10,), 1000), torch.tensor(SUPER)) == 0.2
+    assert transfer_ceiling([0.1] * 10, [5, -3, 5, 5, 5, 5, 5, 5, 5, 5]) == pytest.approx(0.2)
+    assert transfer_ceiling([1] * 10, [0] * 10) == 0.1
+    assert transfer_ceiling([1] * 10, list(range(10))) == 1
+
+
+def test_by_hand_where_the_shares_differ() -> None:
+    """Super-class 0 has .4 and .1, super-class 1 has .3 and .2."""
+    assert transfer_ceiling([0.4, 0.1, 0.3, 0.2], [0, 0, 1, 1]) == pytest.approx(0.7)
+    assert transfer_ceiling([0.4, 0.0, 0.6, 0.0], [0, 1, 0, 1]) == pytest.approx(0.6)
+
+
+def test_a_linear_head_on_the_vertices_reaches_it_and_a_fitted_one_no_more() -> None:
+    """w_y = 2 v_s and b_y = -||v_s||^2 for the most frequent y of each s; and 200 random heads."""
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.tensor([5, 9, 4, 7, 3, 6])
+    of = torch.tensor([0, 1, 0, 2, 1, 2])
+    vertices = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    labels = torch.arange(6).repeat_interleave(fine)
+    features = vertices[of[labels]]
+    weight, bias = torch.zeros(6, 4, dtype=torch.float64), torch.full((6,), -1e6, dtype=torch.float64)
+    for s, y in enumerate([0, 1, 3]):
+        weight[y], bias[y] = 2 * vertices[s], -vertices[s].square().sum()
+    ceiling = transfer_ceiling(fine, of)
+    assert ceiling == pytest.approx((5 + 9 + 7) / 34)
+    assert float(((features @ weight.T + bias).argmax(1) == labels).double().mean()) == pytest.approx(ceiling)
+    for _ in range(200):
+        head = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+        assert float(((features @ head.T).argmax(1) == labels).double().mean()) <= ceiling
+
+
+def test_with_the_rates_of_wrong_vertices() -> None:
+    """Shares .25 .25 .4 .1; class 2, of super-class 0, always on the other vertex: .25 + .4, above .4 + .1."""
+    fine = torch.tensor([0.25, 0.25, 0.4, 0.1], dtype=torch.float64)
+    rates = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]])
+    assert transfer_ceiling(fine, rates) == pytest.approx(0.65)
+    assert transfer_ceiling(fine, torch.tensor([0, 0, 0, 1])) == pytest.approx(0.5)
+    hits = torch.tensor([[30, 10], [5, 15]])
+    assert transfer_ceiling(hits.sum(dim=1), hits) == pytest.approx((30 + 15) / 60)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=8))
+def test_between_chance_and_the_largest_shares(pairs: list[tuple[int, int]]) -> None:
+    fine, of = [p for p, _ in pairs], [s for _, s in pairs]
+    assume(sum(fine))
+    found = transfer_ceiling(fine, of)
+    by_hand = sum(max(p for p, other in pairs if other == s) for s in set(of))
+    assert found == pytest.approx(by_hand / sum(fine))
+    assert max(fine) / sum(fine) - 1e-12 <= found <= sum(sorted(fine)[-len(set(of)) :]) / sum(fine) + 1e-12
+    one_hot = torch.nn.functional.one_hot(torch.tensor(of), 4)
+    assert transfer_ceiling(torch.tensor(fine), one_hot) == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("fine", "of", "error", "message"),
+    [
+        ([0.5, 0.5], [0], UsageError, r"got \(2,\) and \(1,\)"),
+        ([0.0, 0.0], [0, 1], UsageError, "no share at all"),
+        ([-0.5, 1.5], [0, 1], UsageError, "negative"),
+        ([0.5, 0.5], [0.0, 1.0], UsageError, "must be integers"),
+        ([0.5, math.nan], [0, 1], NonFiniteError, "fine shares"),
+        ([0.5, 0.5], torch.tensor([[1.0, 0.0], [0.0, 0.0]]), UsageError, "class 1 has a share and no counts"),
+        ([0.5, 0.5], torch.tensor([[1.0, math.inf], [0.0, 0.0]]), NonFiniteError, "rates"),
+        ([], [], UsageError, "no share at all"),
+    ],
+)
+def test_transfer_ceiling_refuses(
+    fine: Any, of: Any, error: type[Exception], message: str, no_shape_checks: None
+) -> None:
+    with pytest.raises(error, match=message):
+        transfer_ceiling(fine, of)
