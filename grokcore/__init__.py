@@ -17,6 +17,7 @@ from grokcore.layer_flatness import layer_relative_flatness
 from grokcore.monitor import Monitor
 from grokcore.operators import GaussNewtonOperator, HessianOperator
 from grokcore.report import Report, measure
+from grokcore.robustness import RobustnessBound, finite_robustness_bound
 from grokcore.traces import hessian_trace
 
 __version__ = "0.1.0"
@@ -35,11 +36,13 @@ __all__ = [
     "NonFiniteError",
     "Report",
     "ResourceBusyError",
+    "RobustnessBound",
     "UsageError",
     "VarianceFloor",
     "cdnv",
     "collapse_report",
     "exact_hessian",
+    "finite_robustness_bound",
     "flattest_reparametrisation",
     "frobenius_surrogate",
     "gini_impurity",

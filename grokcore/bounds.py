@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +12,8 @@ from grokcore.errors import NonFiniteError, UsageError
 from grokcore.geometry import ClassMoments
 
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
+_CANCELLED = 8 * _ROUNDING  # an outlier that came first costs the scatter three bits
+_LEAST = 1e-150  # margins whose squares, and features' variances of that size, underflow
 
 
 @torch.no_grad()
@@ -37,7 +41,7 @@ def margin_error_bound(
     Returns:
         A share of samples in [0, 1], computed in float64; 1 says nothing. A tie counts as an error, so a pair of
         classes with equal rows and biases adds P(c), and a class without variance adds 0 only where its mean's
-        margin is positive: larger than the rounding of the logits.
+        margin is positive: larger than the rounding of the logits, and than 1e-150.
 
     Raises:
         UsageError: an absent class, shapes that do not fit, or `directional` on moments that keep no scatter of
@@ -65,20 +69,32 @@ def margin_error_bound(
     scatter = moments.scatter_sum if directional else None
     weight = weight.to(means)
     offset = torch.zeros_like(moments.counts) if bias is None else bias.to(means)
+    # A power of two is exact, and no difference of two entries overflows below one half.
+    largest = float(torch.maximum(weight.abs().max(), offset.abs().max()))
+    power = -math.frexp(largest)[1] - 1
+    for factor in (2.0 ** (power // 2), 2.0 ** (power - power // 2)):  # 2^power itself may overflow
+        weight, offset = weight * factor, offset * factor
     shares = moments.counts / moments.counts.sum()
     total = 0.0
     for c in range(K):
         # Differences first: of logits they would cancel where the features have a large common offset.
         rows, mean = weight[c] - weight, means[c]
-        gaps = rows @ mean + (offset[c] - offset)
-        rounding = _ROUNDING * (rows.abs() @ mean.abs() + offset[c].abs() + offset.abs())
-        if scatter is None:
-            spread = rows.square().sum(dim=1) * within[c] / moments.counts[c]
-        else:
-            spread = ((rows @ scatter[c]) * rows).sum(dim=1) / moments.counts[c]
-        # Numerator and denominator times ||w_c - w_k||^2 V_c: equal rows and V_c = 0 need no case of their own.
-        terms = spread.clamp_min(0) / (spread.clamp_min(0) + gaps.square())
-        terms = torch.where(gaps > rounding, terms, 1.0)
+        size = rows.abs().amax(dim=1)
+        unit = torch.where(size > 0, size, 1.0)
+        rows = rows / unit[:, None]
+        length = torch.where(size > 0, torch.linalg.vector_norm(rows, dim=1), 1.0)
+        margins = (rows @ mean + (offset[c] - offset) / unit) / length
+        rounding = _ROUNDING * (rows.abs() @ mean.abs() + (offset[c].abs() + offset.abs()) / unit) / length
+        variance = (within[c] / moments.counts[c]).expand(K)
+        if scatter is not None:
+            along = ((rows @ scatter[c]) * rows).sum(dim=1)
+            # What cancels in `along` is of this size: a direction that looks still may not be.
+            lost = _CANCELLED * (rows.abs() @ scatter[c].diagonal().clamp_min(0).sqrt()).square()
+            variance = torch.minimum(variance, (along.clamp_min(0) + lost) / length.square() / moments.counts[c])
+        # Equal rows give logits that differ by a constant; no variance an infinite ratio.
+        variance = torch.where(size > 0, variance, 0.0)
+        terms = 1 / (1 + (margins / variance.sqrt()).square())
+        terms = torch.where(margins > rounding.clamp_min(_LEAST), terms, 1.0)
         terms[c] = 0.0
         total += float(shares[c] * terms.sum())
     return min(1.0, total)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from grokcore import ClassMoments, NonFiniteError, UsageError
 from grokcore.bounds import margin_error_bound
 from tests.cases import collapsed, random_head
+from theory.numeric.configurations import rotation
 
 Vector = list[Fraction]
 Term = Callable[[Fraction, Fraction, Fraction], Fraction]
@@ -226,6 +227,49 @@ def test_collapse_has_no_errors_and_its_ties_are_no_margins() -> None:
         tie = tie - h * ((tie * h).sum() / h.square().sum())
         found = ClassMoments(2, 8).update(torch.cat([h, -h]), torch.tensor([0, 1]))
         assert margin_error_bound(found, torch.cat([tie, torch.zeros_like(tie)])) == 1
+
+
+@pytest.mark.parametrize("scale", [2.0**-1060, 1e-300, 1e-170, 1e-160, 1e153, 1e155, 1e307])
+@pytest.mark.parametrize("directional", [False, True])
+def test_the_size_of_the_head_is_nothing(scale: float, directional: bool) -> None:
+    """Squared margins and lengths of this size are no float64 numbers: 0/0 would say nothing, and a 0 too much."""
+    weight, bias = torch.tensor([[1.0], [-1.0]], dtype=torch.float64), torch.tensor([0.0, 0.0], dtype=torch.float64)
+    features = torch.tensor([[0.0], [4], [4], [4], [-9], [-9], [-9], [-9]], dtype=torch.float64)
+    moments = ClassMoments(2, 1, scatter="per_class").update(features, torch.arange(8) // 4)
+    found = margin_error_bound(moments, weight * scale, bias, directional=directional)
+    assert found == pytest.approx(0.125, rel=1e-12)
+    assert found >= 0.125 * (1 - 1e-15)  # its error
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-155, 1e-140, 1e140, 1e149])
+def test_features_whose_squares_underflow_say_nothing(scale: float) -> None:
+    """Below 1e-150 a variance may look like none: the bound is 1 and not 0."""
+    features = scale * torch.tensor([[0.0], [4], [4], [4], [-9], [-9], [-9], [-9]], dtype=torch.float64)
+    moments = ClassMoments(2, 1).update(features, torch.arange(8) // 4)
+    found = margin_error_bound(moments, torch.tensor([[1.0], [-1.0]], dtype=torch.float64))
+    assert found == (1 if scale < 1e-150 else pytest.approx(0.125, rel=1e-12))
+
+
+def test_rows_of_very_different_sizes() -> None:
+    """K = 3: the margin between two tiny rows counts beside a row of size 1."""
+    weight = torch.tensor([[1e-170, 0], [-1e-170, 0], [0, 1]], dtype=torch.float64)
+    features = torch.tensor([[0.0, -1], [4, -1], [4, -1], [4, -1], [-9, -1], [-9, -1], [0, 1], [0, 1]]).double()
+    moments = ClassMoments(3, 2).update(features, torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
+    # Class 0 ties with class 1 in a quarter, and its distance from class 2's boundary is 1 at variance 3.
+    assert margin_error_bound(moments, weight) == pytest.approx(0.5 * (0.25 + 0.75), rel=1e-12)
+    assert margin_error_bound(moments.merge(ClassMoments(3, 2)), weight * 1e300) == pytest.approx(0.5, rel=1e-12)
+
+
+@given(seed=st.integers(0, 10_000), small=st.sampled_from([1e-7, 1e-9, 1e-12]))
+def test_a_direction_whose_variance_cancels_is_not_still(seed: int, small: float) -> None:
+    """Noise of size 1 across w_0 - w_1, rotated, and a tie of half of the class along it at distance `small`."""
+    turn = rotation(seed, 2)
+    points = torch.tensor([[0, 1], [2 * small, -1], [0, -1], [2 * small, 1]], dtype=torch.float64)
+    points = torch.cat([points, torch.tensor([[-1.0, 0]] * 4, dtype=torch.float64)]) @ turn
+    moments = ClassMoments(2, 2, scatter="per_class").update(points, torch.arange(8) // 4)
+    weight = torch.tensor([[1.0, 0], [-1, 0]], dtype=torch.float64) @ turn
+    found = margin_error_bound(moments, weight, directional=True)
+    assert 0.25 * (1 - 1e-2) <= found <= margin_error_bound(moments, weight)
 
 
 def test_bad_input(no_shape_checks: None) -> None:

@@ -1,0 +1,100 @@
+"""How much a random perturbation of finite size raises the loss of a softmax head at most, by relative flatness."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokcore.distances import squared_distances
+from grokcore.errors import NonFiniteError, UsageError
+
+_LARGEST = math.log(torch.finfo(torch.float64).max)
+
+
+class RobustnessBound(NamedTuple):
+    """Two upper bounds of the expected rise of the mean cross-entropy, nats.
+
+    Attributes:
+        exponential: mean_i log E_{s ~ p_i} exp(X_is).
+        flatness: (kappa d^2 / (2m)) (e^X - 1)/X, X the largest X_is; never below `exponential` but for rounding.
+    """
+
+    exponential: float
+    flatness: float
+
+
+@torch.no_grad()
+def finite_robustness_bound(
+    features: Float[Tensor, "n m"],
+    weight: Float[Tensor, "K m"],
+    bias: Float[Tensor, " K"] | None = None,
+    *,
+    size: float,
+) -> RobustnessBound:
+    """Upper bounds of E_A L(h + d A h) - L(h), A a Haar-random orthogonal matrix, at any relative size d.
+
+        E_A L(h + d A h) - L(h) <= mean_i log E_{s ~ p_i} exp(X_is) <= (kappa d^2 / (2m)) (e^X - 1)/X,
+        X_is = d^2 ||h_i||^2 ||w_s - E_{p_i} w||^2 / (2m),    X = max X_is,    p_i = softmax(W h_i + b).
+
+    The rise is never negative. One A for all samples or one for each is the same. Both bounds are also those of
+    h + d Z h / sqrt(m) with independent signs or standard normal numbers Z.
+
+    Args:
+        features: inputs of the head (n, m), raw, from a model in eval mode.
+        weight: the head's weight (K, m).
+        bias: the head's bias (K,); it moves the softmax alone.
+        size: d >= 0, the norm of the perturbation of h over that of h.
+
+    Returns:
+        Both bounds in nats, mean over samples, computed in float64; infinity where one exceeds the largest float.
+        As d -> 0 both are kappa d^2/(2m), the rise itself. No labels enter.
+
+    Raises:
+        UsageError: no samples, shapes that do not fit, or a size that is negative or not finite.
+        NonFiniteError: NaN, infinity or logits that are not finite.
+
+    Source: theory E4; for its leading term A4.
+    """
+    if features.ndim != 2 or weight.ndim != 2 or features.shape[1] != weight.shape[1] or not features.numel():
+        raise UsageError(
+            f"features (n, m) and weight (K, m) must share m >= 1 and n >= 1, got {tuple(features.shape)} and "
+            f"{tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise UsageError(f"a weight of {len(weight)} rows needs a bias ({len(weight)},), got {tuple(bias.shape)}")
+    if not (math.isfinite(size) and size >= 0):
+        raise UsageError(f"size must be a finite number >= 0, got {size}")
+    n, m = features.shape
+    wide, rows = features.double(), weight.double()
+    log_p = torch.log_softmax(torch.nn.functional.linear(wide, rows, None if bias is None else bias.double()), dim=1)
+    if not bool(torch.isfinite(log_p).all()):
+        raise NonFiniteError("the features, the head or its logits hold NaN or infinity")
+    # Squares of what is of order 1 neither overflow nor vanish.
+    tall, heavy = _magnitude(wide), _magnitude(rows)
+    p = log_p.exp()
+    to_rows = p @ squared_distances(rows / heavy)
+    # ||w_s - wbar||^2 = E_t ||w_s - w_t||^2 - Var(w), which loses no digit that the sum over s would show.
+    apart = (to_rows - torch.linalg.vecdot(to_rows, p)[:, None] / 2).clamp_min(0)
+    norms = torch.linalg.vector_norm(wide / tall, dim=1)
+    exponents = (size * tall * heavy / math.sqrt(2 * m) * norms[:, None] * apart.sqrt()).square()
+    exponents = exponents.nan_to_num(nan=0.0, posinf=math.inf)  # 0 times infinity: a sample or a row at 0
+    # p (e^X - 1) in logarithms: neither overflows, and small values keep their digits.
+    grown = log_p + exponents + torch.log(-torch.expm1(-exponents))
+    over = torch.logsumexp(grown, dim=1)
+    exponential = float(torch.logaddexp(over, torch.zeros_like(over)).mean())
+    largest = float(exponents.max())
+    if largest in (0.0, math.inf):
+        return RobustnessBound(exponential, largest)
+    leading = float(torch.logsumexp(log_p + torch.log(exponents), dim=(0, 1))) - math.log(n)
+    logarithm = leading + largest + math.log(-math.expm1(-largest)) - math.log(largest)
+    return RobustnessBound(exponential, math.inf if logarithm > _LARGEST else math.exp(logarithm))
+
+
+def _magnitude(matrix: Tensor) -> float:
+    # A power of two: rows that differ by little keep what differs.
+    largest = float(matrix.abs().max())
+    return 2.0 ** (math.frexp(largest)[1] - 1) if largest else 1.0
