@@ -18,6 +18,7 @@ from grokcore.monitor import Monitor
 from grokcore.operators import GaussNewtonOperator, HessianOperator
 from grokcore.report import Report, measure
 from grokcore.robustness import RobustnessBound, finite_robustness_bound
+from grokcore.stability import FlatnessSandwich, flatness_sandwich
 from grokcore.traces import hessian_trace
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "CollapseReport",
     "DivergedError",
     "Estimate",
+    "FlatnessSandwich",
     "FlattestReparametrisation",
     "GaussNewtonOperator",
     "HessianOperator",
@@ -43,6 +45,7 @@ __all__ = [
     "collapse_report",
     "exact_hessian",
     "finite_robustness_bound",
+    "flatness_sandwich",
     "flattest_reparametrisation",
     "frobenius_surrogate",
     "gini_impurity",

@@ -37,6 +37,7 @@ NAMES = [
     "flattest_factorisation",
     "converse_fails",
     "relu_price",
+    "stability",
     "surrogate_upper_bound",
     "surrogate_ratio",
     "surrogate_is_gameable",
