@@ -14,6 +14,7 @@ from torch import Tensor
 
 from grokcore import ClassMoments, NonFiniteError, UsageError
 from grokcore.accumulate import variance_ratio
+from grokcore.agreement import nearest_mean
 from grokcore.collapse_limits import VarianceFloor, transfer_ceiling, variance_floor
 
 
@@ -155,6 +156,33 @@ def test_few_errors_keep_their_digits() -> None:
     assert found.error_rates == pytest.approx(0.5e-18, rel=1e-12)
 
 
+@pytest.mark.parametrize("unit", [5e-324, 1e-310, 1e308])
+def test_counts_have_no_unit(unit: float) -> None:
+    """Of sums that are not finite, and of some below the normal numbers, less than the share was right."""
+    counts = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64) * unit
+    units = torch.tensor([unit, unit], dtype=torch.float64)
+    vertices = floats([0.0], [1.0])
+    assert variance_floor(counts, vertices).confusion == pytest.approx(0.25 * 2 / 3)
+    assert variance_floor(counts, vertices, units).confusion == pytest.approx(0.25 / 2)
+    assert variance_floor(torch.tensor([0.0, 0.5]), vertices, units).error_rates == pytest.approx(0.25 / 2)
+    assert transfer_ceiling(units, [0, 0]) == transfer_ceiling([1, 1], counts[:, :1]) == 0.5
+    assert transfer_ceiling([1, 1], counts) == pytest.approx(0.75)
+
+
+def test_about_the_class_means_regions_of_nearest_vertices_that_do_not_meet_cost_variance() -> None:
+    """Vertices 0, 1, 2, half of class 0 nearest to 0 and half to 2: at least (1/2)^2, where a simplex has no least."""
+    half = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 0, 1]])
+    least = ClassMoments(3, 1).update(floats([0.5], [1.5]), torch.tensor([0, 0])).within[0] / 2
+    floor = variance_floor(half, floats([0.0], [1.0], [2.0]), torch.tensor([1, 0, 0]))
+    assert float(least) == pytest.approx(0.25)
+    assert floor.confusion == pytest.approx(1.0)
+    simplex, centre = torch.eye(3, dtype=torch.float64), torch.full((3,), 1 / 3, dtype=torch.float64)
+    near = centre + 1e-6 * (simplex[[0, 2]] - centre)
+    assert nearest_mean(near, simplex).tolist() == [0, 2]
+    within = ClassMoments(3, 3).update(near, torch.tensor([0, 0])).within[0] / 2
+    assert float(within) < 1e-11 * variance_floor(half, simplex, torch.tensor([1, 0, 0])).error_rates
+
+
 def test_always_wrong_and_coinciding_vertices() -> None:
     swapped = torch.tensor([[0, 1], [1, 0]])
     assert variance_floor(swapped, floats([0.0], [2.0])).error_rates == 0
@@ -246,6 +274,20 @@ def test_with_the_rates_of_wrong_vertices() -> None:
     assert transfer_ceiling(fine, torch.tensor([0, 0, 0, 1])) == pytest.approx(0.5)
     hits = torch.tensor([[30, 10], [5, 15]])
     assert transfer_ceiling(hits.sum(dim=1), hits) == pytest.approx((30 + 15) / 60)
+
+
+def test_rates_that_no_linear_head_reaches_on_a_line() -> None:
+    """Vertices 0, 1, 2, class 0 on the outer ones: one decision between would be right on all, linear ones are not."""
+    rates = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    assert transfer_ceiling([2, 1], rates) == 1
+    # The difference of two logits is a w + b: its signs at 0, 1, 2 are never +, -, +.
+    slopes, shifts = torch.meshgrid(torch.linspace(-3, 3, 61), torch.linspace(-3, 3, 61), indexing="ij")
+    signs = torch.stack([slopes * h + shifts > 0 for h in range(3)])
+    assert not bool((signs[0] & ~signs[1] & signs[2]).any())
+    # Affinely independent vertices let logits be chosen at each.
+    vertices = torch.eye(3)
+    head = torch.stack([torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])])
+    assert (vertices @ head.T).argmax(dim=1).tolist() == [0, 1, 0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=8))
