@@ -89,7 +89,8 @@ def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figu
             for axes, column in zip(row, columns, strict=True):
                 _band(axes, runs.get("baseline", []), column, "black", "baseline")
                 for index, arm in enumerate(members):
-                    _band(axes, runs[arm], column, COLOURS[index % 5], arm, "-" if index < 5 else "--")
+                    label = arm.replace("+", "\n   +") if len(arm) > 28 else arm  # the legend takes the panels' width
+                    _band(axes, runs[arm], column, COLOURS[index % 5], label, "-" if index < 5 else "--")
                 axes.set_xscale("log")
                 if column == "test_accuracy":
                     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
