@@ -22,7 +22,7 @@ class VarianceFloor:
     """Within-class variances of features that take vertex values only (weak collapse), in squared feature units.
 
     From the most that is known to the least; each is at most the one before. A ratio is that number divided by
-    `spread`, and can be subtracted from a ``Report.variance_ratio``.
+    `spread`, and can be subtracted from the ``Report.variance_ratio`` that `about` and `spread_of` were chosen for.
 
     Fields:
         confusion: what such features have, exactly; NaN where error rates alone are known.
@@ -69,8 +69,9 @@ def variance_floor(
         about its own mean:    sum_c P(c) sum_{j<k} q_cj q_ck ||v_j - v_k||^2  >=  sum_c P(c) e_c (1 - e_c) d_c^2,
         about its own vertex:  sum_c P(c) sum_j q_cj ||v_j - v_c||^2           >=  sum_c P(c) e_c d_c^2.
 
-    Features that are not on the vertices can have less: about the class means any positive number, about the vertices
-    no less than a quarter of ``confusion`` where the rates are those of the nearest vertex (theory F1').
+    Features that are not on the vertices can have less. About the class means: as little as one likes where regions of
+    nearest vertices meet, as all do at a simplex. About the vertices: no less than a quarter of ``confusion`` where the
+    rates are those of the nearest vertex (theory F1').
 
     Args:
         confusion: (K, K) with a row for each class of the data and a column for each vertex: counts, joint
@@ -83,7 +84,8 @@ def variance_floor(
         about: "class_means", to go with a ``variance_ratio`` about the test data's own means, or "vertices", to go
             with one whose reference is the training data.
         spread_of: (K, m) class means whose spread divides; by default the vertices, as in a ``variance_ratio`` with
-            the training data as reference. For one without a reference give the test data's class means.
+            the training data as reference, which goes with about="vertices". For one without a reference, which goes
+            with about="class_means", give the test data's class means.
 
     Returns:
         VarianceFloor, computed in float64; a mean over the samples of all classes.
@@ -118,7 +120,7 @@ def variance_floor(
             raise UsageError("error rates need the shares of the classes")
         if float(counts.max()) > 1:
             raise UsageError(f"an error rate is at most 1, got {float(counts.max()):g}")
-    weights = counts.sum(dim=-1) if shares is None else _masses(shares, "shares").to(points.device)
+    weights = _scaled(counts).sum(dim=-1) if shares is None else _scaled(_masses(shares, "shares")).to(points.device)
     _require_some(weights, "classes")
     weights = weights / weights.sum()
 
@@ -151,10 +153,11 @@ def transfer_ceiling(
 
         sum_s max_y P(y, s)  =  sum_s max_{y in s} P(y)  where each fine class y lies in one super-class s.
 
-    It holds for every head, linear or not, randomised or not, that sees the features alone, and a linear one attains
-    it where the super-classes' vertices are distinct. Balanced fine classes, each in one super-class, give the number
-    of super-classes over that of fine ones. It needs exact collapse: features that tell the fine classes apart by any
-    distance, however small, have no ceiling.
+    It holds for every head, linear or not, randomised or not, that sees the features alone. Where the super-classes'
+    vertices are distinct one attains it: a linear one where each fine class lies in one super-class; with rates, where
+    no fine class is the most frequent at two vertices, or where the vertices are affinely independent, as a simplex is.
+    Balanced fine classes, each in one super-class, give the number of super-classes over that of fine ones. It needs
+    exact collapse: features that tell the fine classes apart by any distance, however small, have no ceiling.
 
     Args:
         fine_shares: (F,) shares P(y) or counts of the fine classes.
@@ -175,7 +178,7 @@ def transfer_ceiling(
     """
     # A list of numbers would become float32.
     given = fine_shares if isinstance(fine_shares, Tensor) else torch.tensor(fine_shares, dtype=torch.float64)
-    masses, of_fine = _masses(given, "fine shares"), torch.as_tensor(super_of_fine)
+    masses, of_fine = _scaled(_masses(given, "fine shares")), torch.as_tensor(super_of_fine)
     if masses.ndim != 1 or of_fine.ndim not in (1, 2) or len(of_fine) != len(masses):
         raise UsageError(
             "fine shares (F,) need their super-classes (F,) or their rates (F, S), got "
@@ -210,11 +213,17 @@ def _require_some(masses: Tensor, what: str) -> None:
 
 
 def _normalised(counts: Tensor, masses: Tensor) -> Tensor:
-    sums = counts.sum(dim=1)
-    empty = torch.nonzero((sums == 0) & (masses > 0)).flatten()
+    empty = torch.nonzero((counts == 0).all(dim=1) & (masses > 0)).flatten()
     if len(empty):
         raise UsageError(f"class {int(empty[0])} has a share and no counts")
-    return counts / sums.clamp_min(torch.finfo(sums.dtype).tiny)[:, None]
+    largest = counts.amax(dim=1, keepdim=True)
+    rows = counts / torch.where(largest > 0, largest, 1.0)
+    return rows / rows.sum(dim=1, keepdim=True).clamp_min(1)  # a row without counts stays 0
+
+
+def _scaled(masses: Tensor) -> Tensor:
+    """Divided by the largest, so that sums neither overflow nor fall below the normal numbers."""
+    return masses / masses.max() if bool((masses > 0).any()) else masses
 
 
 def _rates(counts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

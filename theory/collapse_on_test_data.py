@@ -101,9 +101,13 @@ def _two_classes(proof: Proof) -> None:
     proof.nonnegative("strictly where a, b > 0", ordered.subs(both), strictly=True)
     # Equal means with both vertices hit: a = b = 0, so P(0|x) = P(1|x) almost surely and nothing is lost.
     c, d, e, f = z3.Reals("h00 h01 h10 h11")
-    bayes_rule = [c >= d, d >= 0, f >= e, e >= 0, c + e > 0, d + f > 0]
+    order, both_hit = [c >= d, d >= 0, f >= e, e >= 0], [c + d > 0, e + f > 0]
+    proof.unsatisfiable(
+        "both vertices hit: both classes have a mean", [*order, *both_hit, z3.Or(c + e <= 0, d + f <= 0)]
+    )
+    bayes_rule = [*order, c + e > 0, d + f > 0]
     proof.unsatisfiable("no distribution puts them in the other order", [*bayes_rule, c * (d + f) < d * (c + e)])
-    hit = [*bayes_rule, c + d > 0, e + f > 0, c * (d + f) == d * (c + e)]
+    hit = [*bayes_rule, *both_hit, c * (d + f) == d * (c + e)]
     proof.unsatisfiable("a tie with both vertices hit: the posteriors tie too", [*hit, z3.Or(c != d, e != f)])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import sympy
 
 from theory.algebra.vertex_variance import half_the_distance
+from theory.collapse_on_test_data import LINE
 from theory.numeric.finite_distributions import (
     Finite,
     Rows,
@@ -32,8 +33,6 @@ from theory.numeric.finite_distributions import (
 )
 from theory.proof import Proof
 from theory.statement import Statement
-
-LINE = exact([[0], [1], [5]])
 
 DISTANCE_FROM_COLLAPSE = Statement(
     "distance_from_strong_collapse",
@@ -70,7 +69,9 @@ def _distance_symbolic(proof: Proof) -> None:
     _distance_by_links(proof, sympy.Rational(1, 4))
     v, over = sympy.symbols("v r", positive=True)
     # h = (1/2 + r) of the way from the vertex of T = Y = y* to another: g != T, so every Pr is 1 or 0.
-    reached = ((sympy.Rational(1, 2) + over) * v) ** 2 / v**2
+    own, other = ((sympy.Rational(1, 2) + over) * v) ** 2, ((sympy.Rational(1, 2) - over) * v) ** 2
+    proof.nonnegative("past the middle of the way the other vertex is nearer", own - other, strictly=True)
+    reached = own / v**2
     proof.identity(
         "just past the middle of the way: the ratio tends to 1/4", reached.subs(over, 0), sympy.Rational(1, 4)
     )

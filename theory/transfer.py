@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -16,15 +15,19 @@ from grokcore.collapse_limits import transfer_ceiling
 from theory.numeric.finite_distributions import (
     Finite,
     Rows,
-    Vector,
+    best_accuracy,
+    ceiling,
+    dot,
     entropy_as_information,
     exact,
     heads,
+    linear_accuracy,
     powers_of_information,
     random_masses,
     random_points,
     same_information,
     shares,
+    split,
 )
 from theory.proof import Proof
 from theory.statement import Statement
@@ -35,78 +38,45 @@ TRANSFER_CEILING = Statement(
     "transfer_ceiling",
     label="F3",
     claim="Where h is independent of the fine class Y given the super-class S, as at exact collapse h = v_S, every "
-    "head, randomised or not, has fine accuracy of at most sum_s P(s) max_y P(y|s), the sum of the super-classes' "
-    "largest fine shares; at distinct vertices the linear head with w_y = 2 v_s, b_y = -||v_s||^2 for the most "
-    "frequent fine class y of each s, all other biases low, attains it. Balanced fine classes: #super/#fine whatever "
-    "the sizes of the super-classes (1/5 for a two-way split of ten). With S = S(Y) and distinct vertices "
-    "I(h;Y) = H(S).",
+    "head, randomised or not, has fine accuracy of at most sum_s P(s) max_y P(y|s), and at h = v_S with distinct "
+    "vertices one has it. Where S = S(Y) it is the sum of the super-classes' largest fine shares; the linear head with "
+    "w_y = 2 v_s, b_y = -||v_s||^2 for the most frequent fine class y of each s, all other biases low, attains it; for "
+    "balanced fine classes it is #super/#fine whatever the sizes of the super-classes (1/5 for a two-way split of "
+    "ten); and I(h;Y) = H(S).",
     latex=r"\max_g \Pr[g(h) = Y] = \sum_s P(s)\max_y P(y|s) = \sum_s \max_{y \in s} P(y),\quad I(h;Y) = H(S)",
     assumptions={
         "blind": "h is independent of Y given S: nearly collapsed is not enough",
         "sees_h_alone": "the head's decision is independent of Y given h",
         "shares": "P(y|s) are those of the distribution on which the accuracy is taken",
         "balanced": "for #super/#fine: equally frequent fine classes",
-        "distinct": "for equality and for H(S): distinct vertices",
-        "function": "for H(S): S is a function of Y",
+        "distinct": "for what is attained and for H(S): h = v_S at distinct vertices",
+        "function": "for the sum of shares, #super/#fine, the linear head and H(S): S is a function of Y",
     },
     source=f"the setting is {PAPER}; ceiling, attainment and information are new",
     kind="upper",
 )
 
 
-def split(fine: Sequence[Fraction], super_of_fine: Sequence[int], vertices: Rows) -> Finite:
-    """Exact collapse: the inputs are the super-classes s, h = vertices[s]."""
-    rows = [
-        tuple(share if s == of else Fraction(0) for share, of in zip(fine, super_of_fine, strict=True))
-        for s in range(len(vertices))
-    ]
-    return Finite(tuple(rows), vertices)
-
-
-def best_accuracy(found: Finite) -> Fraction:
-    """The most that any deterministic head of h gets right, by trying every one."""
-    seen = list(heads(found).values())
-    tried = itertools.product(range(len(seen[0])), repeat=len(seen))
-    return max(sum((row[c] for row, c in zip(seen, head, strict=True)), Fraction(0)) for head in tried)
-
-
-def ceiling(found: Finite) -> Fraction:
-    """F3: sum_s P(s) max_y P(y|s) = sum_s max_y P(y, s), the inputs being the super-classes."""
-    return sum((max(row) for row in found.joint), Fraction(0))
-
-
-def linear_accuracy(found: Finite) -> Fraction:
-    """Of the head w_y = 2 v_s, b_y = -||v_s||^2 for the most frequent y of each s with mass; a tie is an error."""
-    pairs = zip(found.joint, found.features, strict=True)
-    decides = [(row.index(max(row)), point) for row, point in pairs if any(row)]
-    right = Fraction(0)
-    for row, h in zip(found.joint, found.features, strict=True):
-        logits = [(2 * _dot(v, h) - _dot(v, v), y) for y, v in decides]
-        best = [y for value, y in logits if value == max(logits)[0]]
-        right += row[best[0]] if len(best) == 1 else 0
-    return right
-
-
-def _dot(a: Vector, b: Vector) -> Fraction:
-    return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
-
-
 Ceiling = Callable[[Finite], Fraction]
 
 
 def _head_by_head(proof: Proof, share: Any) -> None:
-    """One fine class after the other: what a head gets right on one super-class, against share times the most."""
+    """One fine class after the other: what a head gets right at one feature, against share times the most."""
     gained, right, rate, slack, p = sympy.symbols("g a G s p", nonnegative=True)
-    # Given h it decides for y with probability G_y, independent of Y; P(Y = y|h) = P(y|s) = M - s_y for every h.
+    # Given h it decides for y with probability G_y, independent of Y; P(Y = y|h) = M - s_y.
     most = p + slack
     before, after = gained * share * most - right, (gained + rate) * share * most - (right + rate * p)
-    text = "sum_y G_y (M - P(y|s)) grows with each fine class: Pr[right|s] <= M = max_y P(y|s), every number of them"
+    text = "sum_y G_y (M - P(y|h)) grows with each fine class: Pr[right|h] <= M = max_y P(y|h), every number of them"
     proof.nonnegative(text, after - before)
     limit, chance, other = z3.Reals("M G p")
     output = [limit >= 0, chance >= 0, chance <= 1, other >= 0, other <= limit]
     ratio = z3.Q(sympy.Rational(share).p, sympy.Rational(share).q)
     proof.unsatisfiable("no class's part is above it", [*output, chance * other > chance * ratio * limit])
     proof.identity("deciding for the most frequent one loses nothing", (after - before).subs(slack, 0), 0)
+    # h independent of Y given S, which h may leave open: P(y|h) = sum_s P(s|h) P(y|s), and P(s|h) averages to P(s).
+    weight = sympy.Symbol("w", nonnegative=True)
+    text = "each s adds at most P(s|h) max_y P(y|s) to P(y|h), so on average M is at most the ceiling"
+    proof.nonnegative(text, weight * most - weight * p)
 
 
 def _attained(proof: Proof) -> None:
@@ -176,7 +146,7 @@ def _ceiling_on_finite(proof: Proof) -> None:
         best = ceiling(found)
         proof.require(f"{text}: attained", best_accuracy(found) == best == linear_accuracy(found))
         drawn = [random_masses(source, len(fine)) for _ in vertices]
-        right = sum((_dot(row, rates) for row, rates in zip(found.joint, drawn, strict=True)), Fraction(0))
+        right = sum((dot(row, rates) for row, rates in zip(found.joint, drawn, strict=True)), Fraction(0))
         proof.require(f"{text}: a randomised head", right <= best)
         # Noise that does not know Y: each vertex becomes two points, in other parts for each super-class.
         parts = [Fraction(source.randint(0, 4), 4) for _ in vertices]
@@ -267,11 +237,17 @@ def _merged(proof: Proof) -> None:
 
 @TRANSFER_CEILING.without("function")
 def _coin(proof: Proof) -> None:
-    """S a coin that does not know Y: H(S) = log 2 and I(h;Y) = 0; the ceiling by P(y|s) still holds."""
+    """S a coin that does not know Y: I(h;Y) = 0, accuracy 1/2; one class on both ends of a line: no linear head."""
     found = Finite(exact([["0.25", "0.25"], ["0.25", "0.25"]]), exact([[0], [1]]))
     known = powers_of_information(list(heads(found).values()))
     proof.require("I(h;Y) = 0 < H(S)", known[0] == 1 < _entropy(found)[0])
     proof.require("the ceiling", best_accuracy(found) == ceiling(found))
+    proof.require("... below #super/#fine and the sum of the largest shares", ceiling(found) < 1)
+    outer = Finite(exact([["0.3", 0], [0, "0.4"], ["0.3", 0]]), exact([[0], [1], [2]]))
+    proof.require("class 0 on 0 and 2, class 1 on 1: one head is right on all", best_accuracy(outer) == 1)
+    # The logit of class 0 less that of class 1 is a h + b.
+    a, b = z3.Reals("a b")
+    proof.unsatisfiable("... and no linear one", [b > 0, 2 * a + b > 0, a + b < 0])
 
 
 @TRANSFER_CEILING.sibling
@@ -297,13 +273,9 @@ def _by_sizes(proof: Proof) -> None:
     """The ceiling is sum_s P(s)/n_s, n_s the number of fine classes of s."""
     _on_finite(
         proof,
-        lambda found: sum((sum(row, Fraction(0)) / max(1, _size(row)) for row in found.joint), Fraction(0)),
+        lambda found: sum((sum(row, Fraction(0)) / max(1, sum(map(bool, row))) for row in found.joint), Fraction(0)),
         _entropy,
     )
-
-
-def _size(row: Vector) -> int:
-    return sum(p > 0 for p in row)
 
 
 @TRANSFER_CEILING.sibling

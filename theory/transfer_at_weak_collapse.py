@@ -19,6 +19,7 @@ import z3
 from grokcore.collapse_limits import transfer_ceiling
 from theory.numeric.finite_distributions import (
     Finite,
+    best_accuracy,
     exact,
     heads,
     powers_of_information,
@@ -29,15 +30,14 @@ from theory.numeric.finite_distributions import (
 from theory.numeric.vertex_hits import tensor_of
 from theory.proof import Proof
 from theory.statement import Statement
-from theory.transfer import best_accuracy
 
 FEW_VALUES = Statement(
     "few_values_ceiling",
     label="F3'",
     claim="Where h takes at most m values v_j, whatever it depends on, every head has fine accuracy of at most "
-    "sum_j max_y P(y, h = v_j), which one attains, and this is at most the sum of the m largest fine shares: m/#fine "
-    "where they are balanced (1/5 for two values and ten classes, test errors included), attained by features that "
-    "give the m most frequent classes a value each. I(h;Y) <= log m.",
+    "sum_j max_y P(y, h = v_j), which one attains, and this is at most the sum of the m largest fine shares: "
+    "min(1, m/#fine) where they are balanced (1/5 for two values and ten classes, test errors included), attained by "
+    "features that give the m most frequent classes a value each. I(h;Y) <= log m.",
     latex=r"\max_g \Pr[g(h)=Y] = \sum_j \max_y P(y, h=v_j) \le \sum_{i \le m} P_{(i)}(y),\quad I(h;Y) \le \log m",
     assumptions={
         "few_values": "h takes at most m values on the distribution on which the accuracy is taken",
@@ -64,8 +64,11 @@ def _by_duality(proof: Proof, values: Any) -> None:
     output = [tau >= 0, share >= 0, part >= 0, part <= share, excess >= 0, excess >= share - tau, count >= 1]
     text = "a class that n >= 1 values go to has at most n tau + (P(y) - tau)^+ there"
     proof.unsatisfiable(text, [*output, part > count * tau + excess])
-    # The n_y add up to m: at most m tau + sum_y (P(y) - tau)^+. Of the m largest shares each is tau + its excess, and
-    # the others have no excess.
+    # The n_y add up to m: at most m tau + sum_y (P(y) - tau)^+.
+    positive = [tau >= 0, share >= 0, excess == z3.If(share > tau, share - tau, 0)]
+    largest = [*positive, share >= tau, share != tau + excess]
+    proof.unsatisfiable("each of the m largest shares is tau + its excess", largest)
+    proof.unsatisfiable("... and the others have none", [*positive, share <= tau, excess != 0])
     t, m, X = sympy.symbols("tau m X", nonnegative=True)
     proof.identity("m tau + the excesses: the sum of the m largest", m * t + X, values * t + X)
 
@@ -112,7 +115,7 @@ def _few_symbolic(proof: Proof) -> None:
     _by_duality(proof, sympy.Symbol("m", nonnegative=True))
     _information(proof)
     m, F = sympy.symbols("m F", positive=True)
-    proof.identity("balanced: m shares of 1/F", m * (1 / F), m / F)
+    proof.identity("balanced, m <= F: m shares of 1/F", m * (1 / F), m / F)
 
 
 Ceiling = Callable[[Finite], Fraction]

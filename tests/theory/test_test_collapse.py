@@ -262,7 +262,7 @@ def test_attained_by_one_wrong_vertex_at_every_rate_and_number_of_classes(e: Fra
     assert variance_about_vertices(hits) == e == vertex_floor(hits)
 
 
-@given(e=st.fractions(F(1, 9), F(8, 9)), part=st.fractions(F(1, 9), F(8, 9)))
+@given(e=st.fractions(F(1, 9), 1), part=st.fractions(F(1, 9), F(8, 9)))
 def test_missed_by_two_wrong_vertices(e: Fraction, part: Fraction) -> None:
     """Both at distance D on both sides: the mean's shift is smaller, so the variance is larger."""
     q = (1 - e, e * part, e * (1 - part))

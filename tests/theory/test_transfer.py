@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 
 from theory.numeric.finite_distributions import (
     Finite,
+    best_accuracy,
+    ceiling,
     entropy_as_information,
     heads,
+    linear_accuracy,
     powers_of_information,
     same_information,
+    split,
 )
 from theory.proof import Proof
 from theory.transfer import _head_by_head as head_by_head
-from theory.transfer import best_accuracy, ceiling, linear_accuracy, split
 from theory.transfer_at_weak_collapse import ERRING, m_largest
 from theory.transfer_at_weak_collapse import _by_duality as by_duality
 from theory.transfer_at_weak_collapse import _small_by_smt as small_by_smt
@@ -127,7 +130,7 @@ def test_links_hold_at_the_ceiling_and_above(share: sympy.Rational) -> None:
 def test_links_refute_less() -> None:
     proof = Proof()
     head_by_head(proof, sympy.Rational(99, 100))
-    assert [step.holds for step in proof.steps] == [None, False, False]
+    assert [step.holds for step in proof.steps] == [None, False, False, True]
 
 
 # F3'.
@@ -163,6 +166,18 @@ def test_few_values_attain_them(fine: int, m: int, data: st.DataObject) -> None:
     assert best_accuracy(Finite(tuple(rows), on_line(m))) == sum(fine_shares[:m])
 
 
+def test_more_values_than_classes_tell_them_all_apart() -> None:
+    """Two balanced classes, three values: 1, where m/#fine would be 3/2."""
+    found = Finite(((F(1, 4), F(0)), (F(1, 4), F(0)), (F(0), F(1, 2))), on_line(3))
+    assert best_accuracy(found) == 1 == m_largest(found)
+
+
+def test_balanced_classes_in_overlapping_super_classes_reach_less_than_the_ratio_of_the_numbers() -> None:
+    """The most frequent class of each of two super-classes is the same one: .3 + .2, where #super/#fine is 1."""
+    found = Finite(((F(3, 10), F(3, 10)), (F(2, 10), F(2, 10))), on_line(2))
+    assert ceiling(found) == best_accuracy(found) == F(1, 2)
+
+
 def test_errors_that_know_the_class_pass_the_ceiling_of_the_super_classes() -> None:
     """Shares .25 .25 .4 .1, super-classes {0, 1, 2} and {3}: F3 says .4 + .1; class 2 on the other vertex gives .65."""
     assert best_accuracy(ERRING) == F(65, 100)
@@ -182,4 +197,4 @@ def test_duality_needs_every_value() -> None:
     for values, last in ((m, True), (m - 1, False)):
         proof = Proof()
         by_duality(proof, values)
-        assert [step.holds for step in proof.steps] == [True, last]
+        assert [step.holds for step in proof.steps] == [True, True, True, last]

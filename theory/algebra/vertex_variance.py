@@ -41,6 +41,8 @@ def moments_of_errors(proof: Proof, floor: Floor, vertex_floor: Floor) -> None:
     at = {A: d**2 + a, e: 1 / (1 + r)}
     proof.nonnegative("about the class mean: at least the floor", (variance - floor(e) * d**2).subs(at))
     proof.nonnegative("about the own vertex: at least the floor", (e * A - vertex_floor(e) * d**2).subs(at))
+    for text, times in (("about the class mean", floor(e)), ("about the own vertex", vertex_floor(e))):
+        proof.nonnegative(f"{text}: d_c^2 = D^2 + a floors no less than D^2", (times * a).subs(at))
     proof.identity("no errors: the variance is 0", variance.subs(e, 0), 0)
     proof.identity("... and so are the floors", floor(e).subs(e, 0) + vertex_floor(e).subs(e, 0), 0)
     proof.identity(
@@ -52,10 +54,11 @@ def moments_of_errors(proof: Proof, floor: Floor, vertex_floor: Floor) -> None:
 def only_there(proof: Proof) -> None:
     """0 < e < 1: a dearer vertex or a second one costs; e = 1: only a second one does."""
     r, a, s = sympy.symbols("r a s", positive=True)
-    zero = sympy.Symbol("z", nonnegative=True)
-    e = 1 / (1 + r)
+    zero, closed = sympy.symbols("z r0", nonnegative=True)
+    e, up_to_1 = 1 / (1 + r), 1 / (1 + closed)
     proof.nonnegative("errors on a vertex that is not a nearest one cost", e * (1 - e) * a + e**2 * zero, strictly=True)
-    proof.nonnegative("errors on two vertices cost", e * (1 - e) * zero + e**2 * s, strictly=True)
+    spread = up_to_1 * (1 - up_to_1) * zero + up_to_1**2 * s
+    proof.nonnegative("errors on two vertices cost, at e = 1 too", spread, strictly=True)
     proof.identity("e = 1: the distance costs nothing", (e * (1 - e) * a).subs(r, 0), 0)
 
 

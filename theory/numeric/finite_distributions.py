@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -27,6 +28,11 @@ def exact(rows: Sequence[Sequence[int | str | Fraction]]) -> Rows:
 def shares(found: Finite) -> Vector:
     """P(y = c)."""
     return tuple(sum(column, Fraction(0)) for column in zip(*found.joint, strict=True))
+
+
+def dot(a: Vector, b: Vector) -> Fraction:
+    """<a, b>."""
+    return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
 
 
 def squared_distance(a: Vector, b: Vector) -> Fraction:
@@ -110,6 +116,39 @@ def heads(found: Finite) -> dict[Vector, Vector]:
         before = seen.get(point, (Fraction(0),) * len(row))
         seen[point] = tuple(a + b for a, b in zip(before, row, strict=True))
     return seen
+
+
+def split(fine: Sequence[Fraction], super_of_fine: Sequence[int], vertices: Rows) -> Finite:
+    """Exact collapse: the inputs are the super-classes s, h = vertices[s]."""
+    rows = [
+        tuple(share if s == of else Fraction(0) for share, of in zip(fine, super_of_fine, strict=True))
+        for s in range(len(vertices))
+    ]
+    return Finite(tuple(rows), vertices)
+
+
+def best_accuracy(found: Finite) -> Fraction:
+    """The most that any deterministic head of h gets right, by trying every one."""
+    seen = list(heads(found).values())
+    tried = itertools.product(range(len(seen[0])), repeat=len(seen))
+    return max(sum((row[c] for row, c in zip(seen, head, strict=True)), Fraction(0)) for head in tried)
+
+
+def ceiling(found: Finite) -> Fraction:
+    """F3: sum_s P(s) max_y P(y|s) = sum_s max_y P(y, s), the inputs being the super-classes."""
+    return sum((max(row) for row in found.joint), Fraction(0))
+
+
+def linear_accuracy(found: Finite) -> Fraction:
+    """Of the head w_y = 2 v_s, b_y = -||v_s||^2 for the most frequent y of each s with mass; a tie is an error."""
+    pairs = zip(found.joint, found.features, strict=True)
+    decides = [(row.index(max(row)), point) for row, point in pairs if any(row)]
+    right = Fraction(0)
+    for row, h in zip(found.joint, found.features, strict=True):
+        logits = [(2 * dot(v, h) - dot(v, v), y) for y, v in decides]
+        best = [y for value, y in logits if value == max(logits)[0]]
+        right += row[best[0]] if len(best) == 1 else 0
+    return right
 
 
 def powers_of_information(joint: Sequence[Vector]) -> tuple[Fraction, int]:
