@@ -15,6 +15,7 @@ from grokcore.errors import NonFiniteError, UsageError
 from grokcore.geometry import ClassMoments
 
 NAN = float("nan")
+_ROUNDING = 8 * torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def information_bounds(
             tells of the class beyond its super-class, I(Z;Y|S).
 
     Returns:
-        InformationBounds, in float64; infinity where a bound exceeds it.
+        InformationBounds, in float64; infinity where a bound exceeds it. An eigenvalue of a covariance is known to
+        about 1e-15 of the trace, which both log det count in, so that they stay bounds: where `noise` is below 1e-6 or
+        so of the features' size, they are no longer close to their definitions.
 
     Raises:
         UsageError: an absent class, noise or scale not positive, all features zero without a `scale`, or `superclasses`
@@ -92,17 +95,19 @@ def information_bounds(
     spread = moments.within.sum() + (counts[order] @ apart.square().sum(dim=1))
     # Roots divide one by one, so that the square of a small scale does not vanish.
     root = math.sqrt(float(spread / total)) / scale / noise
+    trace = root * root / 2
     values, reasons = {"log_det": NAN, "pooled_log_det": NAN}, {}
     if moments.scatter == "trace":
         reasons = dict.fromkeys(values, "moments with scatter='trace' keep no scatter matrix")
     else:
         between = (counts[order, None] * apart).T @ apart
-        values["pooled_log_det"] = _half_log_det(moments.within_covariance() + between / total, scale, noise)
+        pooled = _half_log_det(moments.within_covariance() + between / total, scale, noise)
+        values["pooled_log_det"] = min(pooled, trace)  # each is at most the next, after rounding too
         if moments.scatter == "pooled":
             reasons["log_det"] = "moments with scatter='pooled' keep no scatter of each class"
         else:
-            values["log_det"] = _mean_log_det(moments, members, scale, noise)
-    return InformationBounds(**values, trace=root * root / 2, scale=scale, reasons=reasons)
+            values["log_det"] = min(_mean_log_det(moments, members, scale, noise), values["pooled_log_det"])
+    return InformationBounds(**values, trace=trace, scale=scale, reasons=reasons)
 
 
 def _integers(values: Sequence[int]) -> list[int]:
@@ -131,6 +136,7 @@ def _mean_log_det(moments: ClassMoments, members: list[Tensor], scale: float, no
 
 def _half_log_det(covariance: Tensor, scale: float, noise: float) -> float:
     """(1/2) log det(Cov / (scale noise)^2 + I): log(1 + x) of each eigenvalue from log x, which never overflows."""
-    roots = torch.linalg.eigvalsh(covariance).clamp_min(0).sqrt()
+    lost = _ROUNDING * covariance.diagonal().clamp_min(0).sum()
+    roots = (torch.linalg.eigvalsh(covariance).clamp_min(0) + lost).sqrt()
     logs = 2 * (roots.log() - math.log(scale) - math.log(noise))
     return float(torch.logaddexp(logs, torch.zeros_like(logs)).sum()) / 2

@@ -80,7 +80,8 @@ def finite_robustness_bound(
     # ||w_s - wbar||^2 = E_t ||w_s - w_t||^2 - Var(w), which loses no digit that the sum over s would show.
     apart = (to_rows - torch.linalg.vecdot(to_rows, p)[:, None] / 2).clamp_min(0)
     norms = torch.linalg.vector_norm(wide / tall, dim=1)
-    exponents = (size * tall * heavy / math.sqrt(2 * m) * norms[:, None] * apart.sqrt()).square()
+    low, middle, high = sorted((size, tall, heavy))  # low * high leaves float64 only where all three do
+    exponents = (low * high * middle / math.sqrt(2 * m) * norms[:, None] * apart.sqrt()).square()
     exponents = exponents.nan_to_num(nan=0.0, posinf=math.inf)  # 0 times infinity: a sample or a row at 0
     # p (e^X - 1) in logarithms: neither overflows, and small values keep their digits.
     grown = log_p + exponents + torch.log(-torch.expm1(-exponents))

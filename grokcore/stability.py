@@ -22,7 +22,10 @@ class Sides(NamedTuple):
 
 
 class FlatnessSandwich(NamedTuple):
-    """What :func:`flatness_sandwich` returns; the four pairs of bounds go from the loosest to the tightest knowledge.
+    """What :func:`flatness_sandwich` returns: four pairs of bounds, each from more of the outputs than the one before.
+
+    `extremal` is never looser than `exponential`, nor the upper side of `losses` or either of `outputs` than that of
+    `extremal`. Which of `losses` and `outputs` is tighter depends on the head.
 
     Attributes:
         kappa: the exact relative flatness.
@@ -30,7 +33,7 @@ class FlatnessSandwich(NamedTuple):
         oscillation: mean over samples of omega_i = max - min over classes of z_i - Delta e_{y_i}, nats.
         nearest, farthest: D- and D+, the least and the largest distance of two rows of the weight.
         exponential: (D^2/2) U(Delta) mean(||h||^2 e^{-omega}) with D-, and with D+ and e^{omega}.
-        extremal: (D^2/2) mean(||h||^2 U), U its least and largest value at that Delta and omega_i.
+        extremal: (D^2/2) mean(||h||^2 U), U its least and largest value where the oscillation is at most omega_i.
         losses: from each sample's p_y, and the distances of its class's row to the others.
         outputs: (D^2/2) mean(||h||^2 U_i), U_i = 1 - ||p_i||^2 itself: what D- and D+ alone leave open.
     """
@@ -60,7 +63,8 @@ def flatness_sandwich(
         (D-^2/2) U(Delta) mean(||h||^2 e^{-omega}) <= kappa <= (D+^2/2) U(Delta) mean(||h||^2 e^{omega}),
 
     U(Delta) = 1 - ||p||^2 where one logit stands Delta above the K - 1 others, and three pairs that need to know more:
-    see :class:`FlatnessSandwich`. All of them meet kappa at neural collapse.
+    see :class:`FlatnessSandwich`. All of them meet kappa at neural collapse of that gap, except the lower side of
+    `losses`, which for K > 2 only nears it as the loss falls.
 
     Args:
         features: inputs of the head (n, m), raw, from a model in eval mode.
@@ -71,13 +75,15 @@ def flatness_sandwich(
             logits, the `logit_gap` of :func:`grokcore.measure`.
 
     Returns:
-        Everything in float64, means over samples; a bound beyond the largest float64 number is infinity.
+        Everything in float64, means over samples; an `exponential` upper side beyond the largest float64 number is
+        infinity.
 
     Raises:
         UsageError: no samples, fewer than two classes, shapes that do not fit, a label outside [0, K).
-        NonFiniteError: NaN or infinity in the arguments.
+        NonFiniteError: NaN or infinity in the arguments, or logits, squared norms of features or squared distances of
+            rows beyond float64 (kappa is the same for a W and h/a).
 
-    Memory: some (n, K) float64 arrays. Source: theory B8 (`exponential`), B8s (`extremal`), B8l (`losses`) and A5
+    Memory: some (n, K) and (K, K) float64 arrays. Source: theory B8 (`exponential`), B8s (`extremal`), B8l (`losses`) and A5
     (`outputs`); `python -m theory B8`.
     """
     _check(features, labels, weight, bias, gap)
@@ -91,6 +97,8 @@ def flatness_sandwich(
     omega = deviation.amax(dim=1) - deviation.amin(dim=1)
 
     distances = squared_distances(rows)
+    if not all(bool(t.isfinite().all()) for t in (logits, norms, distances)):
+        raise NonFiniteError("the logits, or squared norms of the features or of rows' differences, exceed float64")
     others = torch.eye(K, dtype=torch.bool, device=rows.device).logical_not()
     least = distances.where(others, torch.inf).amin(dim=1)
     most = distances.amax(dim=1)
@@ -114,7 +122,7 @@ def flatness_sandwich(
         oscillation=float(omega.mean()),
         nearest=math.sqrt(low),
         farthest=math.sqrt(high),
-        exponential=Sides(low / 2 * mean((at_gap - omega).exp()), high / 2 * _finite_product(norms, at_gap + omega)),
+        exponential=Sides(_mean_of(low / 2 * norms, at_gap - omega), _mean_of(high / 2 * norms, at_gap + omega)),
         extremal=Sides(
             low / 2 * mean(least_impurity(delta, omega, K)), high / 2 * mean(log_impurity(nearest_uniform, K).exp())
         ),
@@ -165,9 +173,9 @@ def least_impurity(gap: float, oscillation: Float[Tensor, " n"], num_classes: in
     return torch.stack(candidates).nan_to_num(1.0).amin(dim=0)
 
 
-def _finite_product(norms: Tensor, exponent: Tensor) -> float:
-    """mean(norms e^exponent); a sample with h = 0 adds 0 even where the exponential is infinite."""
-    return float(torch.where(norms > 0, norms * exponent.exp(), 0.0).mean())
+def _mean_of(factors: Tensor, exponents: Tensor) -> float:
+    """mean(factors e^exponents), infinite only where that is: no e^exponent alone, and a factor 0 adds 0."""
+    return float((factors.log() + exponents).exp().mean())
 
 
 def _check(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, gap: float | None) -> None:

@@ -17,8 +17,8 @@ DIRECTIONAL_CANTELLI = Statement(
     "directional_cantelli",
     label="E1'",
     claim="E1 with the variance of <h, w_c - w_k>/||w_c - w_k|| within class c in place of V_c holds, is never looser, "
-    "and is attained for every K, by disjoint errors of any probabilities with a sum of at most 1, at any margins. "
-    f"{CONVENTIONS}",
+    "and is attained for every K, by disjoint errors of any probabilities below 1 with a sum of at most 1, at any "
+    f"positive margins. {CONVENTIONS}",
     latex=r"\Pr[\text{err}] \le \sum_c P(c)\sum_{k\ne c}\Big(1+\frac{\max(m_{ck},0)^2}{\delta_{ck}^\top\Sigma_c"
     r"\delta_{ck}/\|\delta_{ck}\|^2}\Big)^{-1},\quad \delta_{ck} = w_c-w_k",
     assumptions=ASSUMPTIONS | {"own_direction": "the variance of each pair is along its own w_c - w_k"},

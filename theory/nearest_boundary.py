@@ -20,8 +20,8 @@ NEAREST_BOUNDARY = Statement(
     "nearest_boundary",
     label="E1''",
     claim="The probability of an error is at most sum_c P(c) min(1, V_c/r_c^2), r_c = min_k max(m_ck, 0): every other "
-    "class at the price of one. At equal margins it is below E1 iff V_c < (K-2) m^2, up to K - 1 times; K >= 3: "
-    f"attained. The smaller of the two in each class is a bound too. {CONVENTIONS}",
+    "class at the price of one. K >= 3: attained, and at equal margins never above E1, below it up to K - 1 times. "
+    f"K = 2: never below E1. The smaller of the two in each class is a bound too. {CONVENTIONS}",
     latex=r"\Pr[\text{err}] \le \sum_c P(c)\min\Big(1, \frac{V_c}{r_c^2}\Big),\quad r_c = \min_{k\ne c}\max(m_{ck},0)",
     assumptions=ASSUMPTIONS,
     source="new; Chebyshev's inequality for the distance from the mean",
@@ -50,13 +50,16 @@ def _distance(proof: Proof, rule: Rule) -> None:
 
 
 def _compared(proof: Proof) -> None:
-    """K - 1 equal margins: below the sum of Cantelli's terms iff V < (K-2) m^2."""
+    """K - 1 equal margins: min(1, V/m^2) is never above the sum of Cantelli's terms where K >= 3."""
     pairs, one = (K - 1) * CANTELLI.ahead(t**2, v), v / t**2
-    room = v * ((K - 2) * t**2 - v) / (t**2 * (v + t**2))
-    proof.identity("sum - V/m^2 = V ((K-2) m^2 - V)/(m^2 (V + m^2))", pairs - one, room)
+    x, more = sympy.symbols("x j", nonnegative=True)
+    small, large = (pairs - one).subs(v, t**2 / (1 + u)), (pairs - 1).subs(v, t**2 * (1 + x))
+    proof.nonnegative("K = 3 + j, V = m^2/(1+u): V/m^2 is below their sum", small.subs(K, 3 + more), strictly=True)
+    proof.nonnegative("K = 3 + j, V = m^2 (1+x): 1 is not above their sum", large.subs(K, 3 + more))
     proof.identity("their ratio tends to K - 1 as V -> 0", sympy.limit(sympy.cancel(pairs / one), v, 0), K - 1)
     fewer = one - CANTELLI.ahead(t**2, v)
-    proof.nonnegative("K = 2: Cantelli is always below", fewer, strictly=True)
+    proof.nonnegative("K = 2: Cantelli's term is below V/m^2", fewer, strictly=True)
+    proof.nonnegative("... and below 1", 1 - CANTELLI.ahead(t**2, v), strictly=True)
 
 
 def _around(proof: Proof, rule: Rule) -> None:
@@ -89,6 +92,8 @@ def _exact(proof: Proof) -> None:
     """Exact errors against exact bounds, equal with boundaries all around; with E1 the smaller in each class."""
     enumerated(proof, NEAREST, (centred_laws,))
     enumerated(proof, _SMALLER, (two_point_laws, centred_laws))
+    for text, law in centred_laws():
+        proof.require(f"{text}, equal margins: not above E1", NEAREST.of(law) <= E1.of(law))
     below = [NEAREST.of(random_law(seed)) < E1.of(random_law(seed)) for seed in range(60)]
     proof.require(f"{sum(below)} are below E1, {len(below) - sum(below)} are not", 5 <= sum(below) <= 55)
 

@@ -23,8 +23,8 @@ RNC1_NC1 = Statement(
     "rnc1_nc1",
     label="E3",
     claim="Balanced classes, NC1 the trace ratio, g = ||mu_G||/sqrt(Tr Sigma_B). With the largest norm RNC1 <= "
-    "NC1/(1+NC1+g^2), equal iff all norms are; with the root mean square norm always equal; with the mean norm "
-    "NC1/(1+NC1+g^2) <= RNC1_mean <= C NC1, C = K/(2-(K-2)g^2) for g^2 <= 1/(K-1) and 1/g^2 above, which is best "
+    "NC1/(1+NC1+g^2), for NC1 > 0 equal iff all norms are; with the root mean square norm always equal; with the mean "
+    "norm NC1/(1+NC1+g^2) <= RNC1_mean <= C NC1, C = K/(2-(K-2)g^2) for g^2 <= 1/(K-1) and 1/g^2 above, which is best "
     "possible for every K, g and NC1 > 0. C is at most K-1, and K/2 at g = 0; RNC1_mean exceeds every bound. No "
     "converse: RNC1 -> 0 with NC1 held.",
     latex=r"\mathrm{RNC1} \le \frac{\mathrm{NC1}}{1+\mathrm{NC1}+g^2},\quad g^2 = "
@@ -55,6 +55,7 @@ def largest_norm(proof: Proof, more: Any = 0) -> None:
     bound = (W / T) / (1 + W / T + G2 / T + more)
     proof.identity("W/E||h||^2 = NC1/(1+NC1+g^2): the root mean square norm gives the bound itself", W / square, bound)
     proof.nonnegative("B^2 = E||h||^2 + u: RNC1 is less", bound - W / (square + u), strictly=True)
+    proof.identity("... but where Tr Sigma_W = 0, where both are 0", (bound - W / (square + u)).subs(W, 0), 0)
     proof.nonnegative(
         "(E||h||)^2 = E||h||^2/(1 + u), by Jensen: RNC1_mean is more", W * (1 + u) / square - bound, strictly=True
     )

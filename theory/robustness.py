@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from grokcore.robustness import finite_robustness_bound
+from theory.algebra.information_gap import log_below_linear
 from theory.algebra.robustness import (
     convexity,
     direction_moments,
-    logarithms,
     m,
     other_laws,
     rise_of_the_loss,
@@ -46,8 +46,8 @@ FINITE_ROBUSTNESS = Statement(
     label="E4",
     claim="A Haar in O(m), every d > 0: adding d times a randomly rotated copy of the feature to itself never lowers "
     "the expected loss, and raises it by at most mean_i log E_(s ~ p_i) exp(X_is), X_is = d^2 ||h_i||^2 "
-    "||w_s - wbar_i||^2/(2m), hence by at most (kappa d^2/(2m)) (e^X - 1)/X with X the largest X_is. As d -> 0 both "
-    "are A4's kappa d^2/(2m).",
+    "||w_s - wbar_i||^2/(2m), hence by at most (kappa d^2/(2m)) (e^X - 1)/X with X the largest X_is (the ratio is 1 at "
+    "X = 0). As d -> 0 both are A4's kappa d^2/(2m).",
     latex=r"0 \le \mathbb E_A L(h+dAh)-L(h) \le \operatorname{mean}_i\log\mathbb E_{s\sim p_i}"
     r"e^{d^2\|h_i\|^2\|w_s-\bar w_i\|^2/(2m)} \le \frac{\kappa d^2}{2m}\,\frac{e^X-1}{X}",
     assumptions={
@@ -66,7 +66,7 @@ FINITE_ROBUSTNESS = Statement(
 def _symbolic(proof: Proof) -> None:
     """Jensen's inequality in A; E exp<x, u> against exp(||x||^2/(2m)), every coefficient; (e^x - 1)/x rises."""
     rise_of_the_loss(proof)
-    logarithms(proof)
+    log_below_linear(proof, "Jensen, for log and for exp: log r <= r - 1; r")
     direction_moments(proof, 1 / m)
     other_laws(proof)
     convexity(proof, lambda x, exponential: (exponential - 1) / x)

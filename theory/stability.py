@@ -11,16 +11,15 @@ from typing import Any
 import sympy
 import torch
 import z3
-from torch import Tensor
 
 from theory.algebra.class_pairs import PS, PT, moment, over_pairs
 from theory.algebra.class_symmetry import softmax_hessian
 from theory.algebra.collapse import IMPURITY, p_other, p_true, q
 from theory.algebra.stability import largest_slope, slope_of_impurity
-from theory.numeric.configurations import collapsed, rows, simplex
+from theory.numeric.configurations import Head, collapsed, simplex
 from theory.numeric.oracle import kappa_by_hessian, kappa_of_hessian
 from theory.numeric.other_heads import COSINE_HEAD, cold, cosine_hessian, trained_with
-from theory.numeric.stability import Average, Case, Growth, at_logits, exponential, logits, measured, raised
+from theory.numeric.stability import ON_A_LINE, Average, Case, Growth, at_logits, exponential, logits, measured, raised
 from theory.proof import Proof
 from theory.statement import Statement
 
@@ -54,7 +53,7 @@ STABILITY = Statement(
 
 def _sandwich(proof: Proof) -> None:
     """From the lemma to kappa, pair by pair, and where equality is lost."""
-    p_s, p_t, U, norm, growth, D, e = sympy.symbols("p_s p_t U h r D e", positive=True)
+    p_s, p_t, D, e = sympy.symbols("p_s p_t D e", positive=True)
     impurity = softmax_hessian(p_true, p_other).trace()
     proof.identity("the impurity of softmax(Delta e_y) is U(Delta)", impurity, IMPURITY)
     proof.identity("and q is e^-Delta", p_other / p_true, q)
@@ -66,8 +65,8 @@ def _sandwich(proof: Proof) -> None:
     )
     pair = p_s * p_t * ((D + e) ** 2 - D**2) / 2
     proof.nonnegative("a pair nearer than D+, or farther than D-, makes its side strict", pair, strictly=True)
-    # e^omega = 1 + r; U(Delta) e^-omega <= U_i <= U(Delta) e^omega for the logits and for Delta e_y exchanged.
-    proof.nonnegative("and so does omega_i > 0 where h_i != 0", norm * U * D**2 * ((1 + growth) - 1), strictly=True)
+    # U(Delta) e^-omega <= U_i <= U(Delta) e^omega is the lemma for the logits and Delta e_y, and for both exchanged: the
+    # slope is below osc, so either is strict where omega_i > 0.
 
 
 def _sharp(proof: Proof) -> None:
@@ -160,30 +159,23 @@ def _normalised_rows(proof: Proof) -> None:
 @STABILITY.without("all_pairs")
 def _neighbours(proof: Proof) -> None:
     """Rows 0, 1 and 2 on a line at collapsed outputs, D+ = 1 from neighbouring rows alone."""
-    line = rows([0.0], [1.0], [2.0])
-    case = Case("", at_logits(raised(3, 4.0, torch.arange(0), 0.0), line, torch.ones(1).double()), 4.0)
-
-    def neighbours(_: Tensor) -> Tensor:
-        return torch.ones(())
-
-    kappa = kappa_by_hessian(case.head)
-    proof.exceeds("kappa against the upper side", kappa, exponential(case, most=neighbours).upper)
+    upper = exponential(ON_A_LINE).upper / 2**2
+    proof.exceeds("kappa against the upper side", kappa_by_hessian(ON_A_LINE.head), upper)
 
 
 @STABILITY.without("with_bias")
 def _bias_left_out(proof: Proof) -> None:
-    """K = 3, Delta = 8: W h alone is Delta e_y, and the bias puts the sample on the decision boundary."""
-    head = at_logits(raised(3, 8.0, torch.arange(0), 0.0), simplex(3, 2, 2.0), simplex(3, 2, 2.0)[0])
-    gap = 6.0  # ||w_y||^2 - <w_y, w_t> = 4 + 2
-    moved = head._replace(bias=-(head.features @ head.weight.T)[0])
-    omitted = moved._replace(bias=torch.zeros(3, dtype=torch.float64))
-    upper = exponential(Case("", omitted, gap)).upper
+    """K = 3, Delta = 6: W h alone is Delta e_y - 2, and the bias puts the sample on the decision boundary."""
+    weight = simplex(3, 2, 2.0)  # ||w_y||^2 = 4, <w_y, w_t> = -2
+    omitted = Head(weight[:1], weight, torch.zeros(3, dtype=torch.float64), torch.tensor([0]))
+    moved = omitted._replace(bias=-logits(omitted)[0])
+    upper = exponential(Case("", omitted, 6.0)).upper
     proof.exceeds("kappa against the upper side without the bias", kappa_by_hessian(moved), upper)
 
 
 @STABILITY.without("all_classes")
 def _two_largest(proof: Proof) -> None:
-    """K = 4, Delta = 4: three classes of small logits fall by 9, which the two largest logits do not show."""
+    """K = 4, Delta = 4: two classes of small logits fall by 9, which the two largest logits do not show."""
     head = at_logits(raised(4, 4.0, torch.arange(2, 4), -9.0), simplex(4, 3), torch.ones(3).double())
     two = at_logits(logits(head)[0, :2], head.weight[:2], head.features[0])
     omega_of_two = exponential(Case("", two, 4.0)).lower / exponential(Case("", two, 4.0)).upper

@@ -70,21 +70,20 @@ def sides(
     return Sides(float(lower.mean()), float((norms * (high * x * (1 - x) + last)).mean()))
 
 
-def _split(proof: Proof, second: Any, correct: int) -> None:
+def _split(proof: Proof) -> None:
     """U with the true class singled out, both of its parts, and what either side leaves over; K a symbol."""
-    x, R, Q, D, d, e, p_y, p_o = sympy.symbols("x R Q D d e p_y p_o", positive=True)
+    x, R, Q, D, e, p_s, p_t = sympy.symbols("x R Q D e p_s p_t", positive=True)
     U = over_pairs(PS * PT) - over_pairs(PS**2 * PT)
     parts = 2 * x * (1 - x) + x**2 - R
     text = "U = 2 p_y (1-p_y) + (x^2 - R), the pairs with y and without, R = sum of the others' squares"
     proof.identity(text, U.subs(moment(2, 0), (1 - x) ** 2 + R), parts)
-    pair = p_y * p_o * ((D + e) ** 2 - D**2)
-    proof.nonnegative("a pair with y: its distance between d_y and D_y", pair, strictly=True)
-    proof.nonnegative("a pair without y: its distance between 0 and D+", p_y * p_o * D**2, strictly=True)
-    proof.nonnegative("(1-x)^correct d^2 x <= d^2 x(1-x)", d**2 * x * ((1 - x) - (1 - x) ** correct))
+    pair = p_s * p_t * ((D + e) ** 2 - D**2)
+    text = "a pair's term rises with its distance: d_y to D_y with y, 0 to D+ without"
+    proof.nonnegative(text, pair, strictly=True)
     # R >= x^2/(K-1), Cauchy-Schwarz: R = x^2/(K-1) + Q.
-    room = second * (K - 2) / (K - 1) * x**2 - (x**2 - R).subs(R, x**2 / (K - 1) + Q)
+    room = (K - 2) / (K - 1) * x**2 - (x**2 - R).subs(R, x**2 / (K - 1) + Q)
     for text, more in (("K = 2 + t", 2 + sympy.Symbol("t", positive=True)), ("K = 2", sympy.Integer(2))):
-        proof.nonnegative(f"x^2 - R <= second ((K-2)/(K-1)) x^2 ({text})", room.subs(K, more))
+        proof.nonnegative(f"x^2 - R <= ((K-2)/(K-1)) x^2 ({text})", room.subs(K, more))
 
 
 def _compared(proof: Proof) -> None:
@@ -109,7 +108,7 @@ def _compared(proof: Proof) -> None:
 )
 def _for_every_k(proof: Proof) -> None:
     """The pairs of classes with and without the true one, K a symbol; the sides' ratio; the log-odds gap."""
-    _split(proof, 1, 1)
+    _split(proof)
     _compared(proof)
 
 

@@ -17,7 +17,7 @@ from theory.formulas import softmax_impurity
 from theory.numeric.configurations import Head, collapsed, generator_of, nearly_collapsed, normal, random_head
 from theory.numeric.noncollapsed import with_noise_in_span
 from theory.numeric.oracle import kappa_by_hessian
-from theory.numeric.stability import Case, Sides, logits, oscillation, squared_distances, with_kappa
+from theory.numeric.stability import ON_A_LINE, Case, Sides, logits, oscillation, squared_distances, with_kappa
 from theory.proof import Proof
 from theory.statement import Statement
 
@@ -27,9 +27,10 @@ STABILITY_NEAR_COLLAPSE = Statement(
     claim=(
         "In B8, omega_i <= omega(mu_y) + D+ ||h_i - mu_y||, and mean ||h||^2 = sum_c pi_c ||mu_c||^2 + Tr Sigma_W with "
         "the shares pi_c and Sigma_W the mean over samples. So kappa lies between (D-^2/2) U(Delta) e^-(Omega + D+ R) "
-        "and (D+^2/2) U(Delta) e^(Omega + D+ R) times that, Omega the largest oscillation of a class mean's logits, R "
-        "the largest ||h_i - mu_y||. With NC2 to NC4, Omega = 0 at their Delta and D+ R = eta Delta, "
-        "eta = sqrt(2(K-1)/K) R/M: a relative deviation s of the features multiplies kappa by e^(O(s Delta))."
+        "and (D+^2/2) U(Delta) e^(Omega + D+ R) times that, Omega the largest omega(mu_c), R the "
+        "largest ||h_i - mu_y||. With NC2 to NC4, Omega = 0 at their Delta and D+ R = eta Delta, "
+        "eta = sqrt(2(K-1)/K) R/M: a relative deviation s = R/M of the features moves kappa/mean ||h||^2 by a factor within "
+        "e^(+-eta Delta), e^(O(s Delta))."
     ),
     latex=(
         r"\tfrac12 D_-^2\,U(\Delta)\,e^{-\Omega-D_+R}\,S \le \kappa \le \tfrac12 D_+^2\,U(\Delta)\,e^{\Omega+D_+R}\,S,"
@@ -37,6 +38,7 @@ STABILITY_NEAR_COLLAPSE = Statement(
     ),
     assumptions={
         "cross_entropy": "mean cross-entropy, in nats, of the softmax at temperature 1 of W h + b",
+        "all_pairs": "D- and D+ bound the distance of every pair of rows",
         "every_sample": "R is the largest distance to the class mean, not its root mean square",
         "shares": "the class means count by their samples, not equally",
     },
@@ -187,6 +189,13 @@ def _squared(proof: Proof) -> None:
     head = collapsed(1, K=3, m=2, gap=9.0)
     upper = sides(Case("", head, 9.0)).upper
     proof.exceeds("kappa against the upper side at collapse", kappa_by_hessian(head, "squared"), upper)
+
+
+@STABILITY_NEAR_COLLAPSE.without("all_pairs")
+def _neighbours(proof: Proof) -> None:
+    """Rows 0, 1 and 2 on a line at collapsed outputs, D+ = 1 from neighbouring rows alone."""
+    upper = sides(ON_A_LINE).upper / 2**2
+    proof.exceeds("kappa against the upper side", kappa_by_hessian(ON_A_LINE.head), upper)
 
 
 @STABILITY_NEAR_COLLAPSE.without("every_sample")

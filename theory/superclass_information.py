@@ -27,8 +27,8 @@ VARIANCE_IS_THE_PRICE = Statement(
     label="F4",
     claim="Z as in E2, S = S(Y) a super-class of the label, which may be noisy: I(Z;Y) - I(Z;S) = I(Z;Y|S) = I(Z;X|S) "
     "- I(Z;X|Y) <= I(Z;X|S) <= (1/2) E_s log det(Cov_s/(sB)^2 + I) <= V_S/(2 (sB)^2), where the variance within "
-    "super-classes is V_S = Tr Sigma_W + E||mu_Y - mu_S||^2. So I(Z;Y) <= H(S) + V_S/(2 (sB)^2). Both inequalities for "
-    "I(Z;Y|S) hold for any S that is independent of the noise together with (X,Y).",
+    "super-classes is V_S = E||h - mu_S||^2 = Tr Sigma_W + E||mu_Y - mu_S||^2. So I(Z;Y) <= H(S) + V_S/(2 (sB)^2). "
+    "Any S, the noise independent of (X,Y,S): both inequalities for I(Z;Y|S) hold, with V_S = E||h - mu_S||^2.",
     latex=r"I(Z;Y)-I(Z;S) = I(Z;Y|S) = I(Z;X|S)-I(Z;X|Y) \le I(Z;X|S) \le \tfrac12 E_s\log\det\Big("
     r"\frac{\mathrm{Cov}_s}{s^2B^2}+I\Big) \le \frac{\operatorname{Tr}\Sigma_W + E\|\mu_Y-\mu_S\|^2}{2s^2B^2}",
     assumptions={
@@ -194,6 +194,20 @@ def _two_coins(proof: Proof) -> None:
     of_input, of_label = _differences(coin(), Fraction(1))
     proof.differ("I(Z;Y|S) against I(Z;X|S) - I(Z;X|Y)", found, of_input)
     proof.differ("I(Z;Y|S) against I(Z;Y) - I(Z;S)", found, of_label)
+
+
+def mostly_the_label() -> list[Atom]:
+    """Y = +-1 fair, S = Y three times in four: h = 5Y/6 there and 3Y/2 elsewhere, so mu_Y = Y and mu_S = S/4."""
+    kinds = ((1, Fraction(5, 6), Fraction(3, 8)), (-1, Fraction(3, 2), Fraction(1, 8)))
+    return [Atom(p, h * y, 2 * y + s * y, y, s * y) for s, h, p in kinds for y in (1, -1)]
+
+
+@VARIANCE_IS_THE_PRICE.without("superclass_of_label")
+def _variance_does_not_split(proof: Proof) -> None:
+    """S = Y = +-1 three times in four, h = 5Y/6 there and 3Y/2 elsewhere: E||h - mu_S||^2 is 49/48, and not 43/48."""
+    found = information(mostly_the_label(), "y", "s", 3)
+    split = Fraction(43, 48)  # Tr Sigma_W = 1/12, E||mu_Y - mu_S||^2 = 13/16
+    proof.exceeds("I(Z;Y|S) against (Tr Sigma_W + E||mu_Y - mu_S||^2)/(2 s^2)", float(found.lower()), float(split / 18))
 
 
 @VARIANCE_IS_THE_PRICE.without("independent_noise")

@@ -160,6 +160,10 @@ def test_the_ends_of_float64() -> None:
     plain = finite_robustness_bound(features, weight, size=1.0)
     for scale in (1e160, 1e-160, 1e290):
         assert tuple(finite_robustness_bound(features * scale, weight / scale, size=1.0)) == pytest.approx(tuple(plain))
+    smaller = finite_robustness_bound(features * 1e-290, weight * 1e290, size=1e-40)
+    assert tuple(smaller) == pytest.approx(
+        tuple(finite_robustness_bound(features, weight, size=1e-40)), rel=1e-9, abs=0
+    )
     huge = finite_robustness_bound(features, weight, size=1e3)
     assert math.isfinite(huge.exponential)
     assert huge.flatness == math.inf

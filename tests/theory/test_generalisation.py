@@ -152,6 +152,12 @@ def test_disjoint_errors_attain_the_directional_one(tied: list[Fraction], q: Fra
     assert (E1.of(law) > ALONG.of(law)) == (len(tied) > 1)
 
 
+def test_disjoint_errors_may_be_all_of_the_class() -> None:
+    law = disjoint_errors([Fraction(1, 4), Fraction(3, 4)], [Fraction(1), Fraction(5)], share=Fraction(2, 3))
+    assert law.error == ALONG.of(law) == Fraction(2, 3)
+    assert [pair.square for pair in law.own_pairs[0][1]] == [1, 25]
+
+
 @given(classes=st.integers(3, 6), radius=positive, tied=shares, q=shares)
 def test_boundaries_all_around_attain_the_nearest(classes: int, radius: Fraction, tied: Fraction, q: Fraction) -> None:
     law = around_the_centre(classes, radius, tied, share=q)
@@ -160,11 +166,20 @@ def test_boundaries_all_around_attain_the_nearest(classes: int, radius: Fraction
     assert NEAREST.of(law) <= E1.of(law)
 
 
-@pytest.mark.parametrize("K", [3, 5, 10])
-def test_nearest_crosses_e1_at_k_minus_two_squared_margins(K: int) -> None:
-    for variance, sign in ((K - 2 - Fraction(1, 9), -1), (K - 2, 0), (K - 2 + Fraction(1, 9), 1)):
-        pairs = (K - 1) * CANTELLI.ahead(Fraction(1), Fraction(variance))
-        assert np.sign(CHEBYSHEV.ahead(Fraction(1), Fraction(variance)) - pairs) == sign
+@given(K=st.integers(3, 10), variance=positive)
+def test_at_equal_margins_nearest_is_never_looser_for_three_classes(K: int, variance: Fraction) -> None:
+    nearest = min(CHEBYSHEV.ahead(Fraction(1), variance), 1)
+    cantelli = CANTELLI.ahead(Fraction(1), variance)
+    assert cantelli < nearest <= (K - 1) * cantelli
+    assert (nearest == (K - 1) * cantelli) == (K == 3 and variance == 1)
+
+
+def test_nearest_is_below_e1_where_it_says_nothing_of_a_class() -> None:
+    """K = 3, m = 2, V = 9: above (K-2) m^2, and still 1 against E1's 2 V/(V + m^2)."""
+    atoms = [Atom(Fraction(1, 4), 0, vector(sign * 3)) for sign in (1, -1)]
+    atoms += [Atom(Fraction(1, 4), c, vector(h)) for c, h in ((1, -50), (2, 50))]
+    law = Law(atoms, [vector(0), vector(-1), vector(1)], vector(0, -2, -2))
+    assert (law.error, NEAREST.of(law), E1.of(law)) == (Fraction(1, 2), Fraction(1, 2), Fraction(9, 13))
 
 
 def one_point(*points: int, weight: list[int], bias: list[int]) -> Law:

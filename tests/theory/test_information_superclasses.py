@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from theory.numeric.information_cases import families
 from theory.numeric.information_quadrature import Atom, bounds, information, information_by_entropies, variances
 from theory.numeric.information_sampled import Component, bounds_by_eigenvalues, sampled_information
-from theory.superclass_information import coin, the_chain
+from theory.superclass_information import coin, mostly_the_label, the_chain
 
 HALF = Fraction(1, 2)
 
@@ -76,6 +76,15 @@ def test_variance_within_super_classes_splits(atoms: list[Atom]) -> None:
     )
     of_y, of_s = (sum((p * v for p, v in variances(atoms, given)), Fraction(0)) for given in "ys")
     assert of_s == of_y + apart
+
+
+def test_variance_does_not_split_for_any_s() -> None:
+    """Tr Sigma_W + E||mu_Y - mu_S||^2 = 1/12 + 13/16 = 43/48 by hand; what pays is E||h - mu_S||^2 = 49/48."""
+    atoms = mostly_the_label()
+    of_y, of_s = (sum((p * v for p, v in variances(atoms, given)), Fraction(0)) for given in "ys")
+    assert (of_y, of_s) == (Fraction(1, 12), Fraction(49, 48))
+    told_of_y = float(information(atoms, "y", "s", 3))
+    assert float(Fraction(43, 48) / 18) < told_of_y < float(bounds(atoms, "s", 3).log_det)
 
 
 def test_fine_collapse_tells_all_of_the_variance_and_super_class_collapse_nothing() -> None:

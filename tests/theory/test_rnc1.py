@@ -163,6 +163,11 @@ def failed(check: object, *arguments: object) -> list[str]:
     return [step.text for step in proof.steps if step.holds is False]
 
 
+def test_collapse_is_an_equality_whatever_the_norms() -> None:
+    found = report(torch.tensor([[1.0], [1.0], [3.0], [3.0]], dtype=torch.float64), torch.tensor([0, 0, 1, 1]))
+    assert (found.rnc1_sup, found.rnc1_mean, found.nc1_trace_ratio) == (0, 0, 0)
+
+
 def test_checks_refute_what_is_stronger() -> None:
     assert failed(largest_norm) == failed(mean_norm) == failed(no_converse) == []
     assert len(failed(best_constant, sympy.Rational(999, 1000))) == 2

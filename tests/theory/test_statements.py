@@ -48,6 +48,7 @@ NAMES = [
     "squared_loss_does_not_flatten",
     "cantelli_bound",
     "directional_cantelli",
+    "nearest_boundary",
     "information_bound",
     "rnc1_nc1",
     "finite_robustness",

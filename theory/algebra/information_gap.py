@@ -72,7 +72,8 @@ def information_ladder(proof: Proof, constant: Any = 1) -> None:
     )
     proof.identity("T = v: c/(2v), summed the trace bound", share.subs(t, v), c / (2 * v))
     # Each bound holds what second moments hold, and features that are normal given y have I = (1/2) E log det: so it
-    # is at most the other two. The trace once more by the lemma at r = 1 + C/v, on every eigenvalue.
+    # is at most the other two. What is lost to the pooled form is E_y KL(N(mu_y, Cov_y + v) || N(mu_y, Sigma_W + v)),
+    # 0 iff every Cov_y is Sigma_W. The trace once more by the lemma at r = 1 + C/v, on every eigenvalue.
     room = constant * x / 2 - sympy.log(1 + x) / 2
     proof.identity("trace - log det is 0 at an eigenvalue C = x v = 0", room.subs(x, 0), 0)
     proof.nonnegative("and its slope in x is positive: equal only without variance", sympy.diff(room, x), strictly=True)

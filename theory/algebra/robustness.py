@@ -1,4 +1,4 @@
-"""What E4 is made of: the exponential moments of a uniform direction, term by term, and three facts of logarithms."""
+"""What E4 is made of: the exponential moments of a uniform direction, term by term; the rise of the loss; convexity."""
 
 from __future__ import annotations
 
@@ -45,21 +45,14 @@ def other_laws(proof: Proof) -> None:
     direction_moments_of_signs = 1 / ((2 * k + 2) * (2 * k + 1))
     step = 1 / (2 * (k + 1)) - direction_moments_of_signs
     proof.nonnegative("a fair sign: cosh(x) <= exp(x^2/2), term by term", step)
+    x, number = sympy.symbols("x n", real=True)
+    text = "a normal number n: e^(xn) times its density is exp(x^2/2) times that of n - x"
+    proof.identity(text, x * number - number**2 / 2, x**2 / 2 - (number - x) ** 2 / 2)
     a, h = (sympy.Matrix(sympy.symbols(f"{name}:3")) for name in "ah")
     # No coefficient holds more than one index of each: three show all of them.
     exponent = sum(a[i] ** 2 * h[j] ** 2 / (2 * m) for i in range(3) for j in range(3))
     text = "independent entries of a.Zh/sqrt(m): the exponents add up to ||a||^2 ||h||^2/(2m)"
     proof.identity(text, exponent, a.dot(a) * h.dot(h) / (2 * m))
-
-
-def logarithms(proof: Proof) -> None:
-    """log y <= y - 1, both sides of 1: what Jensen's inequality needs of log and of exp."""
-    y, r = sympy.symbols("y r", positive=True)
-    gap = y - 1 - sympy.log(y)
-    proof.identity("y - 1 - log y vanishes at 1", gap.subs(y, 1), 0)
-    slope = sympy.diff(gap, y)
-    proof.nonnegative("and rises above 1", slope.subs(y, 1 + r))
-    proof.nonnegative("and falls below 1", -slope.subs(y, 1 / (1 + r)))
 
 
 def rise_of_the_loss(proof: Proof) -> None:

@@ -9,7 +9,7 @@ import sympy
 from theory.algebra.class_pairs import PS, PT, XS, moment, over_pairs
 from theory.proof import Proof
 
-a, b, alpha, beta, w, e = sympy.symbols("a b alpha beta omega e", positive=True)
+a, alpha, beta, w, e = sympy.symbols("a alpha beta omega e", positive=True)
 
 
 def slope_of_impurity(proof: Proof) -> None:
@@ -24,11 +24,13 @@ def slope_of_impurity(proof: Proof) -> None:
     change = over_pairs(-2 * PS * PS * (XS - dbar) * PT)
     proof.identity("U' = -2 sum p_s p_s' = -2 sum c_s d_s", change, -2 * over_pairs(weight * XS * PT))
     proof.identity("sum c_s = 0, so min d = 0 and max d = omega may be taken", over_pairs(weight * PT), 0)
+    reversed_sum = over_pairs(weight * (w - XS) * PT)
+    proof.identity("-sum c_s d_s is the sum of the path omega - d", reversed_sum, -over_pairs(weight * XS * PT))
 
 
 def largest_slope(proof: Proof, exponent: Any) -> None:
     """2 sum c_s d_s < exponent omega U for 0 <= d <= omega: a sum over one set of classes, then a polynomial."""
-    c, d, p, lam, eps = sympy.symbols("c d p lambda epsilon", positive=True)
+    c, d, p, lam, eps, less_b, r, part = sympy.symbols("c d p lambda epsilon delta r l", positive=True)
     # With A = {c_s > 0}: sum c_s d_s <= omega sum_A c_s, term by term, d = omega - e.
     proof.nonnegative("c_s > 0: c_s d_s <= omega c_s", w * c - c * (w - e), strictly=True)
     proof.nonnegative("c_s <= 0: c_s d_s <= 0", c * d)
@@ -38,8 +40,8 @@ def largest_slope(proof: Proof, exponent: Any) -> None:
     proof.nonnegative("alpha <= a^2, beta <= b^2: a class joins the set, a^2 - alpha grows by", added, strictly=True)
     room = exponent * (1 - alpha - beta) - 2 * ((1 - a) * alpha - a * beta)
     inside = room.subs({alpha: a**2 - eps, beta: lam * (1 - a) ** 2})
-    proof.nonnegative("U = 2ab at alpha = a^2, beta = b^2, so U > 0", 2 * a * b, strictly=True)
-    r, part = sympy.symbols("r l", positive=True)
+    U = (1 - alpha - beta).subs({alpha: a**2 - eps, beta: (1 - a) ** 2 - less_b})
+    proof.nonnegative("U > 0, and with it the room where all c_s = 0", U.subs(a, 1 / (1 + r)), strictly=True)
     # beta = 0 and beta = b^2 are ends of the range.
     for text, portion in (("0 < beta < b^2", 1 / (1 + part)), ("beta = 0", sympy.Integer(0)), ("beta = b^2", 1)):
         for place, less in ((", alpha < a^2", eps), (", alpha = a^2", 0)):

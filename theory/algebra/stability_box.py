@@ -76,6 +76,12 @@ def least_impurity(proof: Proof) -> None:
     room = 8 * Q * u * (Q + n) + 2 * Q**3 - n * (n - 1)
     squares = 2 * Q * u * (Q + n) * (Y - 2) ** 2 + 2 * Q**3 * v * (Y**2 - 1) + v * room
     proof.identity("first = terms >= 0, and (Y-1) times the condition", first, squares)
+    # K - 2 = n - 1 = Q(Q-1)/share at Y = 2, many classes.
+    share = sympy.Symbol("s", positive=True)
+    many = 1 + Q * u / share
+    at_two = sympy.cancel((first / n**2).subs(v, 1).subs(n, many))
+    text = "Q(Q-1) = s(K-2), Y = 2: first/(K-1)^2 -> 8s - 1, negative for any s < 1/8"
+    proof.identity(text, sympy.limit(at_two, u, sympy.oo), 8 * share - 1)
 
 
 def enough(proof: Proof, share: Any) -> None:

@@ -60,7 +60,7 @@ def normal_mixture(seed: int, m: int, classes_: int, parts: int) -> list[Compone
 
 
 def families(random: int) -> list[tuple[str, list[Atom]]]:
-    """Distributions with super-classes: fine classes of points, noisy labels, an S that is no function of Y."""
+    """Distributions with super-classes S(Y): fine classes of points, fine collapse, noisy labels, random rationals."""
     pairs = [(-3, 0), (-2, 0), (0, 1), (1, 1), (4, 2)]
     spread = [Atom(Fraction(1, 5), h, x, y, int(y > 1)) for x, (h, y) in enumerate(pairs)]
     collapsed = [Atom(Fraction(y + 1, 10), 2 * y, y, y, y % 2) for y in range(4)]

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from theory.formulas import softmax_impurity
-from theory.numeric.configurations import Head, collapsed, generator_of, nearly_collapsed, normal, random_head, simplex
+from theory.numeric.configurations import (
+    Head,
+    collapsed,
+    generator_of,
+    nearly_collapsed,
+    normal,
+    random_head,
+    rows,
+    simplex,
+)
 from theory.numeric.oracle import kappa_by_hessian
 
 
@@ -85,6 +94,12 @@ def raised(K: int, gap: float, classes: Tensor, by: float, label: int = 0) -> Te
     z = torch.zeros(K, dtype=torch.float64)
     z[label] = gap
     return z.index_add(0, classes, torch.full((len(classes),), by, dtype=torch.float64))
+
+
+ON_A_LINE = Case(
+    "rows on a line", at_logits(raised(3, 4.0, torch.arange(0), 0.0), rows([0.0], [1.0], [2.0]), torch.ones(1).double()), 4.0
+)
+"""Collapsed outputs, rows 0, 1 and 2: neighbouring rows are at the distance 1, the farthest at 2."""
 
 
 def lengthened(seed: int, K: int, gap: float, by: float) -> Head:
