@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from grokcore.geometry import ClassMoments
 from grokcore.information import information_bounds
 from theory.algebra.information_gap import information_ladder, normal_only
-from theory.numeric.information_cases import HALF, SIGN, below, cases, normal_mixture
+from theory.numeric.information_cases import HALF, SIGN, Chain, below, cases, in_order, normal_mixture
 from theory.numeric.information_quadrature import (
     Atom,
     Bounds,
@@ -68,9 +67,6 @@ def _symbolic(proof: Proof) -> None:
     normal_only(proof)
 
 
-Chain = Callable[[list[Atom], Fraction], list[tuple[str, Any]]]
-
-
 def the_chain(atoms: list[Atom], noise: Fraction) -> list[tuple[str, Any]]:
     """E2's links at B = 1; each is at most the next."""
     log_det, pooled, trace = bounds(atoms, "y", noise)
@@ -82,11 +78,7 @@ def the_chain(atoms: list[Atom], noise: Fraction) -> list[tuple[str, Any]]:
 
 
 def _in_order(proof: Proof, chain: Chain, random: int = 0) -> None:
-    for name, atoms in cases(random):
-        for noise in (HALF, Fraction(1), Fraction(3)):
-            links = chain(atoms, noise)
-            for (left, smaller), (right, larger) in pairwise(links):
-                below(proof, f"{name}, s = {noise}: {left} < {right}", smaller, larger)
+    in_order(proof, cases(random), chain, (HALF, Fraction(1), Fraction(3)))
 
 
 def _minus(found: Any, z: Any) -> Any:

@@ -16,7 +16,7 @@ from grokcore.geometry import ClassMoments
 from grokcore.information import information_bounds
 from theory.algebra.information_gap import c, d, expectation, information_ladder, n, v
 from theory.information import NOISE
-from theory.numeric.information_cases import HALF, below, families, normal_mixture
+from theory.numeric.information_cases import HALF, Chain, Links, below, families, in_order, normal_mixture
 from theory.numeric.information_quadrature import Atom, ball, bounds, information, information_by_entropies, variances
 from theory.numeric.information_sampled import Component, bounds_by_eigenvalues, points, sampled_information
 from theory.proof import Proof
@@ -73,10 +73,6 @@ def _symbolic(proof: Proof) -> None:
     proof.identity("V_S = E||mu_Y - mu_S||^2 + Tr Sigma_W, each coordinate", expectation((d + n) ** 2), c + v)
 
 
-Links = list[tuple[str, Any]]
-Chain = Callable[[list[Atom], Fraction], Links]
-
-
 def the_chain(atoms: list[Atom], noise: Fraction) -> Links:
     """F4's links at B = 1; each is at most the next."""
     found = bounds(atoms, "s", noise)
@@ -88,10 +84,7 @@ def the_chain(atoms: list[Atom], noise: Fraction) -> Links:
 
 
 def _in_order(proof: Proof, chain: Chain, random: int = 0, noises: Sequence[Fraction] = (HALF, Fraction(2))) -> None:
-    for name, atoms in families(random):
-        for noise in noises:
-            for (left, smaller), (right, larger) in pairwise(chain(atoms, noise)):
-                below(proof, f"{name}, s = {noise}: {left} < {right}", smaller, larger)
+    in_order(proof, families(random), chain, noises)
 
 
 @VARIANCE_IS_THE_PRICE.certificate(

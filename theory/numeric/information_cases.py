@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,20 @@ def below(proof: Proof, text: str, smaller: Any, larger: Any) -> None:
     """smaller < larger for balls: true or false only where they do not overlap."""
     decided = True if bool(smaller < larger) else False if bool(smaller > larger) else None
     proof.steps.append(Step(text, decided))
+
+
+Links = list[tuple[str, Any]]
+"""Named numbers, each below the next."""
+Chain = Callable[[list[Atom], Fraction], Links]
+"""From a distribution and s to its links."""
+
+
+def in_order(proof: Proof, named: Sequence[tuple[str, list[Atom]]], chain: Chain, noises: Sequence[Fraction]) -> None:
+    """Each distribution's links at each noise, pair by pair."""
+    for name, atoms in named:
+        for noise in noises:
+            for (left, smaller), (right, larger) in pairwise(chain(atoms, noise)):
+                below(proof, f"{name}, s = {noise}: {left} < {right}", smaller, larger)
 
 
 def normal_mixture(seed: int, m: int, classes_: int, parts: int) -> list[Component]:
