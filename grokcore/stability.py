@@ -80,11 +80,11 @@ def flatness_sandwich(
 
     Raises:
         UsageError: no samples, fewer than two classes, shapes that do not fit, a label outside [0, K).
-        NonFiniteError: NaN or infinity in the arguments, or logits, squared norms of features or squared distances of
-            rows beyond float64 (kappa is the same for a W and h/a).
+        NonFiniteError: NaN or infinity in the arguments, or an oscillation, a squared norm of a feature or a squared
+            distance of rows beyond float64 (kappa is the same for a W and h/a).
 
-    Memory: some (n, K) and (K, K) float64 arrays. Source: theory B8 (`exponential`), B8s (`extremal`), B8l (`losses`) and A5
-    (`outputs`); `python -m theory B8`.
+    Memory: some (n, K) and (K, K) float64 arrays. Source: theory B8 (`exponential`), B8s (`extremal`), B8l (`losses`)
+    and A5 (`outputs`); `python -m theory B8`.
     """
     _check(features, labels, weight, bias, gap)
     K = weight.shape[0]
@@ -97,8 +97,10 @@ def flatness_sandwich(
     omega = deviation.amax(dim=1) - deviation.amin(dim=1)
 
     distances = squared_distances(rows)
-    if not all(bool(t.isfinite().all()) for t in (logits, norms, distances)):
-        raise NonFiniteError("the logits, or squared norms of the features or of rows' differences, exceed float64")
+    if not all(bool(t.isfinite().all()) for t in (omega, norms, distances)):
+        raise NonFiniteError(
+            "the logits' oscillation, or squared norms of features or of rows' differences, exceed float64"
+        )
     others = torch.eye(K, dtype=torch.bool, device=rows.device).logical_not()
     least = distances.where(others, torch.inf).amin(dim=1)
     most = distances.amax(dim=1)
@@ -122,7 +124,7 @@ def flatness_sandwich(
         oscillation=float(omega.mean()),
         nearest=math.sqrt(low),
         farthest=math.sqrt(high),
-        exponential=Sides(_mean_of(low / 2 * norms, at_gap - omega), _mean_of(high / 2 * norms, at_gap + omega)),
+        exponential=Sides(_mean_of(low / 2, norms, at_gap - omega), _mean_of(high / 2, norms, at_gap + omega)),
         extremal=Sides(
             low / 2 * mean(least_impurity(delta, omega, K)), high / 2 * mean(log_impurity(nearest_uniform, K).exp())
         ),
@@ -173,9 +175,9 @@ def least_impurity(gap: float, oscillation: Float[Tensor, " n"], num_classes: in
     return torch.stack(candidates).nan_to_num(1.0).amin(dim=0)
 
 
-def _mean_of(factors: Tensor, exponents: Tensor) -> float:
-    """mean(factors e^exponents), infinite only where that is: no e^exponent alone, and a factor 0 adds 0."""
-    return float((factors.log() + exponents).exp().mean())
+def _mean_of(factor: float, norms: Tensor, exponents: Tensor) -> float:
+    """mean(factor norms e^exponents), finite wherever that is: e^exponent may not be, and 0 times it is 0."""
+    return float((norms.new_tensor(factor).log() + norms.log() + exponents).exp().mean())
 
 
 def _check(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, gap: float | None) -> None:

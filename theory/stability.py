@@ -65,8 +65,8 @@ def _sandwich(proof: Proof) -> None:
     )
     pair = p_s * p_t * ((D + e) ** 2 - D**2) / 2
     proof.nonnegative("a pair nearer than D+, or farther than D-, makes its side strict", pair, strictly=True)
-    # U(Delta) e^-omega <= U_i <= U(Delta) e^omega is the lemma for the logits and Delta e_y, and for both exchanged: the
-    # slope is below osc, so either is strict where omega_i > 0.
+    # U(Delta) e^-omega <= U_i <= U(Delta) e^omega is the lemma for the logits and Delta e_y, and for both exchanged:
+    # the slope is below osc, so either is strict where omega_i > 0.
 
 
 def _sharp(proof: Proof) -> None:

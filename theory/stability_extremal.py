@@ -39,11 +39,11 @@ STABILITY_EXTREMAL = Statement(
         "With D-, D+ and omega_i as in B8, any Delta: kappa <= (D+^2/2) mean(||h||^2 U(c_i)), c_i the point of "
         "[Delta - omega_i, Delta + omega_i] nearest 0; and (D-^2/2) mean(||h||^2 U(Delta + omega_i)) <= kappa where "
         "Q = e^Delta >= 1 has 8Q(Q-1)(Q+K-1) + 2Q^3 >= (K-1)(K-2): every Delta >= 0 for K <= 3, and every Delta >= 0 "
-        "with Q(Q-1) >= (K-2)/8, a constant that no smaller one replaces for all K. These are the greatest and the least "
-        "U of all logits with an oscillation of at most omega_i, each attained by one sample on equidistant rows: no "
-        "better function of Delta and of a bound omega_i on the oscillation takes its place. For omega_i > 0 they are "
-        "strictly inside the e^-+omega_i U(Delta) of B8. For Delta >= 0 and any K the least U has y and none or more of "
-        "the others raised by omega_i."
+        "with Q(Q-1) >= (K-2)/8, where no smaller constant does for every K. These are the greatest and the least U of "
+        "all logits with an oscillation of at most omega_i, each attained by one sample on equidistant rows: no better "
+        "function of Delta and a bound omega_i on the oscillation takes its place. For omega_i > 0 they are strictly "
+        "inside the e^-+omega_i U(Delta) of B8. For Delta >= 0 and any K the least U has y and none or more of the "
+        "others raised by omega_i."
     ),
     latex=(
         r"\tfrac12 D_-^2\,\overline{\|h_i\|^2\,U(\Delta+\omega_i)} \le \kappa \le "

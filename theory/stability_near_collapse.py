@@ -29,8 +29,8 @@ STABILITY_NEAR_COLLAPSE = Statement(
         "the shares pi_c and Sigma_W the mean over samples. So kappa lies between (D-^2/2) U(Delta) e^-(Omega + D+ R) "
         "and (D+^2/2) U(Delta) e^(Omega + D+ R) times that, Omega the largest omega(mu_c), R the "
         "largest ||h_i - mu_y||. With NC2 to NC4, Omega = 0 at their Delta and D+ R = eta Delta, "
-        "eta = sqrt(2(K-1)/K) R/M: a relative deviation s = R/M of the features moves kappa/mean ||h||^2 by a factor within "
-        "e^(+-eta Delta), e^(O(s Delta))."
+        "eta = sqrt(2(K-1)/K) R/M: a relative deviation s = R/M of the features moves kappa/mean ||h||^2 by a factor "
+        "between e^(-eta Delta) and e^(eta Delta), which is e^(O(s Delta))."
     ),
     latex=(
         r"\tfrac12 D_-^2\,U(\Delta)\,e^{-\Omega-D_+R}\,S \le \kappa \le \tfrac12 D_+^2\,U(\Delta)\,e^{\Omega+D_+R}\,S,"

@@ -16,7 +16,7 @@ from grokcore import NonFiniteError, UsageError, measure, relative_flatness
 from grokcore.stability import FlatnessSandwich, Sides, flatness_sandwich, least_impurity, log_impurity
 from tests.cases import collapsed, orthogonal, random_head
 from theory.formulas import kappa_at_collapse, softmax_impurity
-from theory.numeric.configurations import generator_of, normal
+from theory.numeric.configurations import generator_of, normal, rows
 
 seeds = st.integers(0, 10_000)
 PAIRS = ("exponential", "extremal", "losses", "outputs")
@@ -226,6 +226,24 @@ def test_a_feature_of_zero_adds_nothing_however_far_its_logits() -> None:
     found = flatness_sandwich(features, torch.tensor([0, 1]), weight, bias, gap=5.0)
     assert not any(math.isnan(side) for pair in pairs_of(found) for side in pair)
     assert math.isfinite(flatness_sandwich(features[:1], torch.tensor([0]), weight, bias, gap=5.0).exponential.upper)
+
+
+def test_finite_bounds_of_infinite_exponentials_stay() -> None:
+    """e^800 has no number; 10^-300 e^800 has, by a short feature or by rows that are close."""
+    bias, label = torch.tensor([0.0, 800.0]).double(), torch.tensor([0])
+    for h, row in ((1e-150, 1.0), (1.0, 1e-150)):
+        weight = rows([row], [-row])
+        upper = flatness_sandwich(rows([h]), label, weight, bias, gap=0.0).exponential.upper
+        with mpmath.workdps(40):
+            assert upper == pytest.approx(float(mpmath.exp(800) / mpmath.mpf(10) ** 300), rel=1e-9)
+    equal = flatness_sandwich(torch.ones(1, 2).double(), label, torch.ones(2, 2).double(), 5 * bias, gap=1.0)
+    assert all(pair == (0.0, 0.0) for pair in pairs_of(equal))
+
+
+@pytest.mark.parametrize(("h", "row"), [(1e200, 1e200), (1e160, 1e-160), (1e-170, 1e170)])
+def test_squares_beyond_float64_are_refused(h: float, row: float) -> None:
+    with pytest.raises(NonFiniteError, match="exceed float64"):
+        flatness_sandwich(rows([h]), torch.tensor([0]), rows([row], [-row]))
 
 
 def test_equal_rows_and_an_absent_class() -> None:

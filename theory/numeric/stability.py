@@ -97,7 +97,9 @@ def raised(K: int, gap: float, classes: Tensor, by: float, label: int = 0) -> Te
 
 
 ON_A_LINE = Case(
-    "rows on a line", at_logits(raised(3, 4.0, torch.arange(0), 0.0), rows([0.0], [1.0], [2.0]), torch.ones(1).double()), 4.0
+    "rows on a line",
+    at_logits(raised(3, 4.0, torch.arange(0), 0.0), rows([0.0], [1.0], [2.0]), torch.ones(1).double()),
+    4.0,
 )
 """Collapsed outputs, rows 0, 1 and 2: neighbouring rows are at the distance 1, the farthest at 2."""
 
