@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.arms import ARMS
-from experiments.naming import plain_data
+from experiments.naming import plain_data, variant
+from grokcore import Intervention
 from grokcore.commandline import run_command
 from grokcore.documents import write_tables
 from grokcore.training.milestones import summarise, value_at
@@ -48,18 +49,21 @@ def test_every_arm_is_recorded_with_its_coefficients(arm: str, seed: int) -> Non
 @pytest.mark.parametrize("path", sorted((RESULTS / "grokking").glob("[!q]*/*.json")), ids=lambda path: path.stem)
 def test_runs_of_the_other_presets_are_whole_and_their_arms_own(path: Path) -> None:
     record = read_record(path)
-    arm = ARMS[record.config["arm"]]
-    assert record.config["intervention"] == plain_data(arm.coefficients[record.config["preset"]])
+    own = ARMS[record.config["arm"]].coefficients[record.config["preset"]]
+    changed = Intervention(**record.config["intervention"])
+    assert set(variant(changed, own)) <= set(record.config["variant"])
     assert record.final("step") == record.config["training"]["steps"]
     assert len(record.rows) > record.config["training"]["measurements"]
     assert "-dirty" not in record.commit
     if "fork" in record.config:
         trunk = read_record(path.with_name(f"{record.config['fork']['arm']}-seed{record.config['seed']}.json"))
         assert trunk.run_id == record.config["fork"]["run_id"]
-        step = record.config["fork"]["step"]
-        assert [v for s, v in zip(record.column("step"), record.column("train_kappa"), strict=True) if s <= step] == [
-            v for s, v in zip(trunk.column("step"), trunk.column("train_kappa"), strict=True) if s <= step
-        ]
+        # A trunk run again by other code sums in another order, and training amplifies that.
+        same_code = record.commit.split(",")[0] == trunk.commit
+        until, rel = (record.config["fork"]["step"], 0.0) if same_code else (100, 0.01)
+        shared = [each.column("train_kappa")[each.column("step") <= until].tolist() for each in (record, trunk)]
+        assert len(shared[0]) > 10
+        assert shared[0] == pytest.approx(shared[1], rel=rel, abs=0.0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
