@@ -6,7 +6,7 @@ must compute our loss. Ours is `Trainer.step`, which runs the prefixes once and 
 float32 and with the blocks in bfloat16. All steps are timed in turns.
 
 A step's share of the matrix rate counts its useful multiply-adds: those of its projections, its head and its scores
-and weighted values. The zeros of our summing matrices and everything elementwise count for nothing.
+and weighted values. The zeros of our summing matrices, queries that pad and everything elementwise count for nothing.
 
     python -m benchmarks.step     where our steps spend their time, operator by operator
 """
