@@ -1,7 +1,7 @@
 """How loose the bounds of kappa about the collapse curve are along a run (theory B8, B8s, B8l and A5).
 
     python -m experiments.grokking --keep 50 200 1000 2000 4000 8000
-    python -m experiments.flatness_bounds runs/grokking/baseline/seed0-26ebd1d8
+    python -m experiments.flatness_bounds runs/grokking/baseline/seed0-885c893a
 
 Reads every checkpoint that the run kept: its features enter :func:`grokcore.flatness_sandwich`, eval mode, whole train
 and test sets, Delta the mean logit gap of each.
@@ -10,7 +10,6 @@ and test sets, Delta the mean logit gap of each.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -28,11 +27,11 @@ from grokcore.commandline import OneLineParser, run_command
 from grokcore.documents import markdown, plain
 from grokcore.heads import HeadInput, find_head
 from grokcore.training.checkpoint import load_checkpoint
+from grokcore.training.measurement import CHUNK
+from grokcore.training.run_folder import kept_path, kept_steps
 
 PAIRS = {"exponential": "B8", "extremal": "B8s", "losses": "B8l", "outputs": "A5"}
 """The fields of a FlatnessSandwich that are bounds, and the statements that prove them."""
-CHUNK = 4096
-"""Samples of a forward pass."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,14 +41,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     words = parser.parse_args(argv)
     command, seed = _stored(words.run)
-    checkpoints = _kept(words.run)
+    steps = kept_steps(words.run)
+    if not steps:
+        raise UsageError(f"{words.run} kept no checkpoint: run it with --keep, and --fresh if it has finished")
     split = split_of(command.data, seed)
     model = build_model(command, split, seed)
     head = find_head(model, "head")
     entering = HeadInput(head)
     entering.attach()
     table: list[tuple[str, ...]] = []
-    for step, path in tqdm(checkpoints, unit="checkpoint", disable=not sys.stderr.isatty(), leave=False):
+    for step in tqdm(steps, unit="checkpoint", disable=not sys.stderr.isatty(), leave=False):
+        path = kept_path(words.run, step)
         state = load_checkpoint(path)
         try:
             model.load_state_dict(state["model"])
@@ -105,15 +107,6 @@ def _model_config(default: Any, stored: dict[str, Any]) -> Any:
     if set(stored) != known:
         raise KeyError(*(set(stored) ^ known))
     return replace(default, **{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
-
-
-def _kept(folder: Path) -> list[tuple[int, Path]]:
-    """Its checkpoints that stay for forks, by step."""
-    found = [(re.fullmatch(r"checkpoint-(\d+)\.pt", path.name), path) for path in folder.iterdir()]
-    kept = sorted((int(match[1]), path) for match, path in found if match)
-    if not kept:
-        raise UsageError(f"{folder} kept no checkpoint: run it with --keep, and --fresh if it has finished")
-    return kept
 
 
 if __name__ == "__main__":

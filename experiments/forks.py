@@ -17,7 +17,7 @@ from typing import Any
 from grokcore import UsageError
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.record import MAX_ROWS
-from grokcore.training.run_folder import kept_path, last_path, read_rows, run_id
+from grokcore.training.run_folder import kept_path, kept_steps, last_path, read_rows, run_id
 from grokcore.training.schedules import log_spaced_steps
 
 MAY_DIFFER = ("steps", "measurements")
@@ -56,8 +56,7 @@ class Trunk:
             path = last_path(self.folder)
         state = load_checkpoint(path) if path.exists() else {}
         if state.get("step") != self.step or state.get("run_id") != self.stored["run_id"]:
-            kept = re.findall(r"checkpoint-(\d+)\.pt", " ".join(each.name for each in self.folder.iterdir()))
-            have = sorted({int(step) for step in kept} | ({state["step"]} if "step" in state else set()))
+            have = sorted({*kept_steps(self.folder)} | ({state["step"]} if "step" in state else set()))
             raise UsageError(
                 f"{self.folder} has no checkpoint of step {self.step} (it has: {', '.join(map(str, have)) or 'none'}); "
                 f"run it with --keep {self.step}, and --fresh if it has passed that step"

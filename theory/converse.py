@@ -12,6 +12,7 @@ from typing import Any
 import sympy
 import torch
 
+from theory.algebra.class_pairs import lagrange
 from theory.algebra.class_symmetry import CENTRING, K, OneClass, softmax_hessian
 from theory.algebra.collapse import IMPURITY, averaged, p_other, p_true, q
 from theory.formulas import kappa_at_collapse
@@ -109,10 +110,7 @@ def _noise_in_span(proof: Proof, eta: Any) -> None:
     # <w_y - w_j, v> >= -||w_y - w_j|| ||v|| by Cauchy-Schwarz.
     lost = (distance * (_SIGMA * _M) ** 2).subs(_LAM, D / _g)
     proof.identity("||w_y - w_j||^2 ||v||^2 = (eta Delta)^2", lost, (eta * D) ** 2)
-    for m in (1, 2, 3):
-        x, y = (sympy.Matrix(sympy.symbols(f"{name}:{m}")) for name in "xy")
-        squares = sum((x[i] * y[j] - x[j] * y[i]) ** 2 for i in range(m) for j in range(i))
-        proof.identity(f"Lagrange's identity in R^{m}", x.dot(x) * y.dot(y) - x.dot(y) ** 2, squares)
+    lagrange(proof, "Lagrange's identity, every m")
     S, x, rest = sympy.symbols("S x r", positive=True)
     proof.nonnegative("1 - p_y = S/(1+S) <= S = sum_j e^-margin_j <= (K-1) e^-(1-eta) Delta", S - S / (1 + S))
     slope = 1 - 1 / (1 + S)

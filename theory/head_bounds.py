@@ -10,7 +10,7 @@ import torch
 import z3
 from torch import Tensor
 
-from theory.algebra.class_pairs import PS, PT, XS, XT, moment, over_pairs
+from theory.algebra.class_pairs import PS, PT, XS, XT, lagrange, moment, over_pairs
 from theory.numeric.configurations import Head, generator_of, normal, random_head, simplex
 from theory.numeric.oracle import kappa_by_hessian, kappa_of_hessian
 from theory.numeric.other_heads import COSINE_HEAD, cold, cosine_hessian, trained_with
@@ -100,14 +100,11 @@ UPPER: dict[str, Bound] = {
 
 def _sums_of_squares(proof: Proof, factor: Any) -> None:
     """Each gap as a sum of non-negative terms; `factor` is that of U <= factor (1 - p_y)."""
-    # Here PS stands for a coordinate of h and XS for one of the deviation v = w_s - wbar: a sum over features.
-    lagrange = over_pairs((XS * PT - XT * PS) ** 2) / 2
-    N, V, inner = moment(2, 0), moment(0, 2), moment(1, 1)
-    proof.identity("||h||^2 ||v||^2 - <v, h>^2 = (1/2) sum (v_j h_k - v_k h_j)^2, every m", N * V - inner**2, lagrange)
+    lagrange(proof, "||h||^2 ||v||^2 - <v, h>^2 = (1/2) sum (v_j h_k - v_k h_j)^2, every m; v = w_s - wbar")
     v_j, v_k, h_j, h_k = sympy.symbols("v_j v_k h_j h_k", nonzero=True)
     parallel = sympy.solve(v_j * h_k - v_k * h_j, v_j)
     proof.identity("which vanishes at h_k != 0 only for v = (v_k / h_k) h", parallel[0], (v_k / h_k) * h_j)
-    # From here on PS and XS are a class's probability and a coordinate of its row again, or its <w_s, h>: with
+    # PS and XS are a class's probability and a coordinate of its row, or its <w_s, h>: with
     # v_s = w_s - wbar, ||h||^2 Var(w) - Var(<w, h>) = sum p_s (||h||^2 ||v_s||^2 - <v_s, h>^2), each p_s > 0.
     mean = moment(1, 1)
     variance = over_pairs(PS * (XS - mean) ** 2 * PT)

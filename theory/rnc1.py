@@ -12,6 +12,7 @@ from typing import Any
 import sympy
 import torch
 
+from theory.algebra.class_pairs import lagrange
 from theory.algebra.class_symmetry import K
 from theory.algebra.collapse import averaged
 from theory.numeric.configurations import rows
@@ -66,12 +67,7 @@ def mean_norm(proof: Proof, factor: Any = 1) -> None:
     # Sums over ordered pairs c != d: `products` of r_c r_d, r = ||mu||, and `inner` of <mu_c, mu_d>.
     squares = sympy.Symbol("R", positive=True)
     sums, gaps = sympy.symbols("A D", nonnegative=True)
-    for m in (1, 2, 3):
-        x, y = (sympy.Matrix(sympy.symbols(f"{name}:{m}")) for name in "xy")
-        rest = sum((x[i] * y[j] - x[j] * y[i]) ** 2 for i in range(m) for j in range(i))
-        proof.identity(
-            f"|<x,y>| <= ||x|| ||y||: Lagrange's identity in R^{m}", x.dot(x) * y.dot(y) - x.dot(y) ** 2, rest
-        )
+    lagrange(proof, "|<x,y>| <= ||x|| ||y||: Lagrange's identity, every m")
     # So r_c r_d + <mu_c, mu_d> and r_c r_d - <mu_c, mu_d> are nonnegative: 2A and 2D are their sums.
     products, inner = sums + gaps, sums - gaps
     between = squares / K - (squares + inner) / K**2

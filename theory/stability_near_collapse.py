@@ -11,7 +11,7 @@ import torch
 import z3
 from torch import Tensor
 
-from theory.algebra.class_pairs import PS, PT, XS, XT, moment, over_pairs
+from theory.algebra.class_pairs import lagrange
 from theory.algebra.class_symmetry import K
 from theory.formulas import softmax_impurity
 from theory.numeric.configurations import Head, collapsed, generator_of, nearly_collapsed, normal, random_head
@@ -81,10 +81,7 @@ def sides(case: Case, lengths: Lengths = torch.max, factor: float = 1.0, equally
 
 def _oscillates(proof: Proof, factor: Any) -> None:
     """osc(W v) <= factor D+ ||v|| and osc(u + v) <= osc(u) + osc(v)."""
-    # Here PS and XS are a coordinate of v and of w_s - w_t: sums over features, every m.
-    lagrange = over_pairs((XS * PT - XT * PS) ** 2) / 2
-    found = moment(2, 0) * moment(0, 2) - moment(1, 1) ** 2
-    proof.identity("||w_s-w_t||^2 ||v||^2 - <w_s-w_t, v>^2 = (1/2) sum (..)^2", found, lagrange)
+    lagrange(proof, "||w_s-w_t||^2 ||v||^2 - <w_s-w_t, v>^2 = (1/2) sum (..)^2, every m")
     low, top, base, height, a, b, c, d = sympy.symbols("l t m n a b c d", positive=True)
     # u and v at s are low + a and base + c, at t low + b and base + d; a, b <= osc(u) = top, c, d <= osc(v) = height.
     apart = (low + top - a + base + height - c) - (low + b + base + d)

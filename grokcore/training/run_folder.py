@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -190,6 +191,12 @@ def last_path(folder: Path) -> Path:
 def kept_path(folder: Path, step: int) -> Path:
     """Where a run folder keeps the checkpoint of a step."""
     return folder / f"checkpoint-{step}.pt"
+
+
+def kept_steps(folder: Path) -> list[int]:
+    """The steps whose checkpoints a run folder keeps, rising."""
+    found = (re.fullmatch(r"checkpoint-(\d+)\.pt", path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _line(row: dict[str, Any]) -> str:

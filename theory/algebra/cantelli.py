@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import sympy
 import z3
 
+from theory.algebra.class_pairs import lagrange
 from theory.numeric.cantelli import Rule
 from theory.proof import Proof
 
@@ -79,11 +79,6 @@ def union(proof: Proof, combine: Callable[[list[Any]], Any]) -> None:
 
 def direction(proof: Proof, rule: Rule) -> None:
     """The variance along a direction is at most the trace, and the term rises with the variance."""
-    for m in (1, 2, 3, 4):
-        d, x = (sympy.Matrix(sympy.symbols(f"{name}:{m}", real=True)) for name in "dx")
-        squares = sum((d[i] * x[j] - d[j] * x[i]) ** 2 for i, j in itertools.combinations(range(m), 2))
-        # No coefficient holds an index but two: four coordinates show all of them.
-        text = f"Lagrange, m = {m}: ||d||^2 ||x||^2 - <d, x>^2 is a sum of squares"
-        proof.identity(text, d.dot(d) * x.dot(x) - d.dot(x) ** 2, squares)
+    lagrange(proof, "||d||^2 ||x||^2 - <d, x>^2 is a sum of squares, every m")
     rise = rule.ahead(t**2, v + more) - rule.ahead(t**2, v)
     proof.nonnegative("more variance, a larger term: the directional bound is never looser", rise)

@@ -11,6 +11,8 @@ from typing import Any
 
 import sympy
 
+from theory.proof import Proof
+
 PS, XS, PT, XT = sympy.symbols("p_s x_s p_t x_t")
 """Probability and one coordinate of the row, for the classes s and t: the summands of :func:`over_pairs`."""
 
@@ -27,6 +29,15 @@ def over_pairs(summand: Any) -> Any:
     """
     terms = sympy.Poly(sympy.expand(summand), PS, XS, PT, XT).terms()
     return sum(factor * moment(a, b) * moment(c, d) for (a, b, c, d), factor in terms)
+
+
+def lagrange(proof: Proof, text: str) -> None:
+    """Lagrange's identity, which is Cauchy-Schwarz: ||x||^2 ||y||^2 - <x, y>^2 = (1/2) sum (x_j y_k - x_k y_j)^2.
+
+    Here PS stands for a coordinate of x and XS for one of y: sums over coordinates, every m.
+    """
+    squares = over_pairs((XS * PT - XT * PS) ** 2) / 2
+    proof.identity(text, moment(2, 0) * moment(0, 2) - moment(1, 1) ** 2, squares)
 
 
 H_J, H_K = sympy.symbols("h_j h_k", real=True)

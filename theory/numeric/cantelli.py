@@ -16,18 +16,12 @@ import torch
 
 from grokcore.bounds import margin_error_bound
 from grokcore.geometry import ClassMoments
-
-Vector = tuple[Fraction, ...]
+from theory.numeric.finite_distributions import Vector, dot
 
 
 def vector(*entries: Any) -> Vector:
     """The exact vector of these numbers."""
     return tuple(map(Fraction, entries))
-
-
-def dot(a: Vector, b: Vector) -> Fraction:
-    """<a, b>."""
-    return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
 
 
 def combination(*terms: tuple[Any, Vector]) -> Vector:

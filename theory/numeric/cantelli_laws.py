@@ -15,12 +15,12 @@ from theory.numeric.cantelli import (
     Law,
     Rule,
     Variance,
-    Vector,
     bound,
     combination,
     own_trace,
     vector,
 )
+from theory.numeric.finite_distributions import Vector
 from theory.proof import Proof
 
 
