@@ -19,8 +19,9 @@ from torch import nn
 
 from benchmarks.row import Row
 from benchmarks.timing import interleaved, product
-from experiments.grokking import measure_row, run_config
+from experiments.grokking import EXPERIMENT, measure_row
 from experiments.grokking_config import PRESETS, build_model, split_of
+from experiments.runner import run_config
 from grokcore.data.split import Split
 from grokcore.training.loop import train
 from grokcore.training.run_folder import RunFolder
@@ -89,7 +90,7 @@ def plain_loop(split: Split, steps: int) -> float:
 def our_loop(split: Split) -> tuple[float, int]:
     """Seconds of the whole quick run, and how many measurements it took."""
     with tempfile.TemporaryDirectory() as runs:
-        config = run_config(replace(COMMAND, runs=Path(runs)), 0)
+        config = run_config(EXPERIMENT, replace(COMMAND, runs=Path(runs)), 0, split)
         trainer = our_trainer(split)
         with RunFolder(Path(runs), config, {}) as folder:
             started = time.perf_counter()

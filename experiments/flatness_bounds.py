@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from experiments.grokking_config import PRESETS, Command, DataConfig, build_model, split_of
+from experiments.grokking_config import PRESETS, DataConfig, GrokkingCommand, build_model, split_of
 from grokcore import FlatnessSandwich, UsageError, flatness_sandwich
 from grokcore.capture import eval_mode
 from grokcore.commandline import OneLineParser, run_command
@@ -91,7 +91,7 @@ def _features(model: nn.Module, entering: HeadInput, inputs: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def _stored(folder: Path) -> tuple[Command, int]:
+def _stored(folder: Path) -> tuple[GrokkingCommand, int]:
     """The command that the run's config came from, as far as data and model go, and its seed."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from grokcore import UsageError
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.record import MAX_ROWS
 from grokcore.training.run_folder import kept_path, kept_steps, last_path, read_rows, run_id
-from grokcore.training.schedules import log_spaced_steps
 
-MAY_DIFFER = ("steps", "measurements")
+MAY_DIFFER = ("steps", "epochs", "measurements", "measure_every")
 """Training settings in which a fork may differ from its trunk."""
 
 
@@ -67,7 +66,13 @@ class Trunk:
         return read_rows(metrics, state["metrics_bytes"]), state, self.origin
 
 
-def find_trunk(text: str, runs: Path, config: dict[str, Any], folder_of_arm: Callable[[str], Path | None]) -> Trunk:
+def find_trunk(
+    text: str,
+    runs: Path,
+    config: dict[str, Any],
+    folder_of_arm: Callable[[str], Path | None],
+    measured: Sequence[int],
+) -> Trunk:
     """The run and step that ``--from`` names.
 
     Args:
@@ -75,6 +80,7 @@ def find_trunk(text: str, runs: Path, config: dict[str, Any], folder_of_arm: Cal
         runs: folder of runs.
         config: the fork's own, without the fork.
         folder_of_arm: the folder of an arm's run of the fork's seed and settings; None where `RUN` is no arm.
+        measured: the steps at which the fork is measured.
 
     Raises:
         UsageError: not of that form, no such run, another seed or setting, or a step outside the run.
@@ -105,7 +111,7 @@ def find_trunk(text: str, runs: Path, config: dict[str, Any], folder_of_arm: Cal
     at_step, last = round(step * steps) if step < 1 else round(step), config["training"]["steps"]
     if not 0 < at_step < last:
         raise UsageError(f"--from: step {at_step} does not lie within this run of {last} steps")
-    more = sum(each > at_step for each in log_spaced_steps(last, config["training"]["measurements"]))
+    more = sum(each > at_step for each in measured)
     rows = sum(row["step"] <= at_step for row in read_rows(folder / "metrics.jsonl")) + more
     if rows > MAX_ROWS:
         raise UsageError(f"--from: the fork would have {rows} rows, a result holds {MAX_ROWS}: fewer --measurements")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import tyro
 from torch import nn
 
-from experiments.parallel import Together
-from grokcore import Intervention, UsageError
+from experiments.command import Command
+from grokcore import UsageError
 from grokcore.data.modular import modular_arithmetic
 from grokcore.data.permutations import S5, permutation_composition
 from grokcore.data.split import Split
 from grokcore.models.mlp import EmbeddingMLP
 from grokcore.models.transformer import EquationTransformer
-from grokcore.training.provenance import ROOT
+from grokcore.training.config import TrainingConfig
 from grokcore.training.schedules import torch_seed
-from grokcore.training.step import TrainingConfig
 
 VOCABULARY = 239
 """Tokens of the published vocabulary: 97 numbers, 120 permutations, operators, = and <eos>."""
@@ -84,58 +82,20 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
-class Command:
-    """What the command line says: options of this call, and the config that decides the result."""
+class GrokkingCommand(Command):
+    """The command line of an embedding MLP.
 
-    arm: str = "baseline"
-    """The arm (see experiments/arms.py), or all."""
-    preset: str = "quick"
-    """quick: an embedding MLP that groks in a minute; transformer: paper A's model at a tenfold learning rate, in
-    minutes; paper: paper A's set-up, an hour or more."""
-    seeds: tuple[int, ...] = (0,)
-    """Each seed draws its own split, noise, initial weights and batches."""
-    together: Together = "auto"
-    """How several runs are done: processes (one a core, which share its threads), batched (an arm's seeds as one
-    model), no (one after another), auto (processes on a CPU, batched on a GPU)."""
-    runs: Path = Path("runs")
-    """Where run folders go."""
-    results: Path = ROOT / "paper" / "results"
-    """Where recorded results lie; the baseline's is drawn in grey."""
-    fresh: bool = False
-    """Start anew beside earlier runs of the same config."""
-    device: str = "cpu"
-    """cpu or cuda, which has not been tried yet."""
-    threads: int = 2
-    """CPU threads of a run, if not in processes; results repeat bit for bit at the same number."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    keep: tuple[float, ...] = (0.5,)
-    """Checkpoints that stay, for forks: steps, or below 1 fractions of the run."""
-    trunk: Annotated[str, tyro.conf.arg(name="from", metavar="RUN@STEP")] = ""
-    """Fork: start from another run's checkpoint; RUN is an arm, a run's id or its folder."""
+    Presets: quick, an embedding MLP that groks in a minute; transformer, paper A's model at a tenfold learning rate,
+    in minutes; paper, paper A's set-up, an hour or more.
+    """
+
     data: tyro.conf.OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
     model: tyro.conf.OmitArgPrefixes[MLPConfig] = field(default_factory=MLPConfig)
     training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
-    intervention: tyro.conf.OmitArgPrefixes[Intervention] = field(default_factory=Intervention)
-
-    def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError("--seeds takes one or more different numbers from 0 to 4294967295")
-        if not 1 <= self.threads <= 1024:
-            raise UsageError(f"--threads must lie between 1 and 1024, got {self.threads}")
-        if self.checkpoint_every < 1:
-            raise UsageError(f"--checkpoint-every must be at least 1, got {self.checkpoint_every}")
-        if any(not 0 < at < 10**9 for at in self.keep):
-            raise UsageError("--keep takes steps, or fractions of the run between 0 and 1")
-
-    @property
-    def kept_steps(self) -> frozenset[int]:
-        """The steps whose checkpoints stay."""
-        return frozenset(round(at * self.training.steps if at < 1 else at) for at in self.keep)
 
 
 @dataclass(frozen=True)
-class TransformerCommand(Command):
+class TransformerCommand(GrokkingCommand):
     """The same with the transformer's settings."""
 
     model: tyro.conf.OmitArgPrefixes[TransformerConfig] = field(default_factory=TransformerConfig)  # type: ignore[assignment]
@@ -143,8 +103,8 @@ class TransformerCommand(Command):
 
 _HALF = DataConfig(train_fraction=0.5)
 
-PRESETS: dict[str, Command] = {
-    "quick": Command(preset="quick", training=TrainingConfig(steps=8_000, measurements=60)),
+PRESETS: dict[str, GrokkingCommand] = {
+    "quick": GrokkingCommand(preset="quick", training=TrainingConfig(steps=8_000, measurements=60)),
     "transformer": TransformerCommand(
         preset="transformer", data=_HALF, training=TrainingConfig(steps=4_000, learning_rate=1e-3, measurements=60)
     ),
@@ -167,7 +127,7 @@ def split_of(config: DataConfig, seed: int) -> Split:
     )
 
 
-def build_model(command: Command, split: Split, seed: int) -> nn.Module:
+def build_model(command: GrokkingCommand, split: Split, seed: int) -> nn.Module:
     """The preset's model with the seed's initial weights."""
     torch.manual_seed(torch_seed(seed, "weights"))
     config, classes = command.model, split.num_classes

@@ -64,15 +64,21 @@ class Failure:
         return cls(str(error) or type(error).__name__, 2 if isinstance(error, (UsageError, OSError)) else 1)
 
 
-def way_of(asked: Together, device: torch.device, runs: int, cores: int) -> Together:
+def way_of(asked: Together, device: torch.device, runs: int, cores: int, *, batchable: bool = True) -> Together:
     """What is done for so many runs. ``auto`` is processes on a CPU with two cores or more, as `python -m benchmarks
-    seeds` finds them faster than batching there; on CUDA it is batched, which no GPU has been asked about yet."""
+    seeds` finds them faster than batching there; on CUDA it is batched, which no GPU has been asked about yet.
+
+    Raises:
+        UsageError: batched runs of models that are not `batchable`.
+    """
+    if asked == "batched" and not batchable:
+        raise UsageError("--together batched: seeds of a model with batch norm cannot be batched")
     if runs < 2:
         return "no"
     if asked != "auto":
         return asked
     if device.type == "cuda":
-        return "batched"
+        return "batched" if batchable else "no"
     return "processes" if cores > 1 else "no"
 
 

@@ -130,6 +130,22 @@ def collapse_report(
     return CollapseReport(**values, reasons=reasons)
 
 
+@torch.no_grad()
+def class_mean_cosines(moments: ClassMoments) -> Float[Tensor, " pairs"]:
+    """Cosines of the centred class means, float64, pairs (c, c') with c < c' row by row.
+
+    At a simplex each is -1/(K-1). All are NaN where a class is absent, a mean equals the global mean or all coincide.
+    """
+    count, means = moments.num_classes, moments.means
+    rows, columns = torch.triu_indices(count, count, 1, device=means.device)
+    if moments.absent or coincide(means, float(moments.norm_sum) / max(moments.total, 1)):
+        return torch.full((len(rows),), NAN, dtype=torch.float64, device=means.device)
+    unit = torch.nn.functional.normalize(moments.centred_means(), dim=1, eps=0.0)
+    return (
+        (unit @ unit.T)[rows, columns] if bool(unit.isfinite().all()) else torch.full_like(rows, NAN, dtype=unit.dtype)
+    )
+
+
 def _simplex_metrics(centred: Tensor, weight: Tensor | None, values: dict[str, float], reasons: dict[str, str]) -> None:
     num_classes, num_features = centred.shape
     if num_features < num_classes - 1:

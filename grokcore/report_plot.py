@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from grokcore.collapse import class_mean_cosines
 from grokcore.distances import coincide
 from grokcore.report_text import short_names
 from grokcore.style import BLUE, GREEN, GREY, ORANGE, PINK, STYLE
@@ -62,15 +63,13 @@ def _cosines(axes: Axes, report: Report) -> None:
         axes.set_title(COSINES)
         _nothing(axes, "not kept in a Monitor's history" if moments is None else report.collapse.reasons["cdnv"])
         return
-    means, count = moments.centred_means(), moments.num_classes
-    norms = means.norm(dim=1)
-    together = coincide(moments.means, float(moments.norm_sum) / moments.total)
-    if together or not bool(norms.min() > 0):
+    count, cosines = moments.num_classes, class_mean_cosines(moments).cpu().numpy()
+    if np.isnan(cosines).any():
+        together = coincide(moments.means, float(moments.norm_sum) / moments.total)
         axes.set_title(COSINES)
         _nothing(axes, "all class means coincide" if together else "a class mean equals the global mean")
         return
     rows, columns = np.triu_indices(count, 1)
-    cosines = ((means @ means.T) / (norms[:, None] * norms[None, :])).cpu().numpy()[rows, columns]
     simplex = -1 / (count - 1)
     span = 1.2 * max(float(np.abs(cosines - simplex).max()), 0.02)
     limits = (simplex - span, simplex + span)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,16 +23,31 @@ class Split:
     test_inputs: Shaped[Tensor, "n_test ..."]
     test_labels: Int[Tensor, " n_test"]
     num_classes: int
+    augmented: bool = False
+    """Whether the train inputs are images that every epoch crops and flips anew."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """What decides the data beside the settings they were made by, for a run's config: a name, a digest."""
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
-        return Split(
-            self.train_inputs.to(device),
-            self.train_labels.to(device),
-            self.test_inputs.to(device),
-            self.test_labels.to(device),
-            self.num_classes,
-        )
+        names = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def with_label_noise(
+    labels: NDArray[np.int64], share: float, num_classes: int, stream: np.random.Generator
+) -> NDArray[np.int64]:
+    """A copy of labels (n,) in [0, num_classes), round(`share` n) of them replaced by another class drawn uniformly.
+
+    Raises:
+        UsageError: a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise UsageError(f"label noise must lie in [0, 1), got {share:g}")
+    noisy = labels.copy()
+    flipped = stream.permutation(len(labels))[: round(share * len(labels))]
+    noisy[flipped] = (noisy[flipped] + stream.integers(1, num_classes, size=len(flipped))) % num_classes
+    return noisy
 
 
 def split_equations(
@@ -58,8 +74,6 @@ def split_equations(
     n = len(c)
     if not 0 < train_fraction < 1:
         raise UsageError(f"the train fraction must lie between 0 and 1, got {train_fraction:g}")
-    if not 0 <= label_noise < 1:
-        raise UsageError(f"label noise must lie in [0, 1), got {label_noise:g}")
     n_train = round(train_fraction * n)
     if n_train == 0 or n_train == n:
         side = "train" if n_train == 0 else "test"
@@ -68,11 +82,9 @@ def split_equations(
     order = split_stream.permutation(n)
     inputs = np.stack([x, y], axis=1)[order]
     labels = c[order]
-    flipped = noise_stream.permutation(n_train)[: round(label_noise * n_train)]
-    labels[flipped] = (labels[flipped] + noise_stream.integers(1, answers, size=len(flipped))) % answers
     return Split(
         torch.from_numpy(inputs[:n_train].copy()),
-        torch.from_numpy(labels[:n_train].copy()),
+        torch.from_numpy(with_label_noise(labels[:n_train], label_noise, answers, noise_stream)),
         torch.from_numpy(inputs[n_train:].copy()),
         torch.from_numpy(labels[n_train:].copy()),
         answers,

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from grokcore.errors import UsageError
+from grokcore.training.config import TrainingConfig
 from grokcore.training.step import Trainer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -49,7 +50,7 @@ class Cohort:
         # Stacked copies: what the members had before the cohort is not written to.
         self._stacks = {name: nn.Parameter(torch.stack([each[name].detach() for each in own])) for name in own[0]}
         self._head = next(name for name, parameter in own[0].items() if parameter is self._first.head.weight)
-        self.optimizer = self._first.new_optimizer(self._stacks.values())
+        self.optimizer = self._first.config.new_optimizer(self._stacks.values())
         done, device = float(self.steps_done), self._first.head.weight.device
         # A count for each member and parameter, as each optimiser must go on alone, and one for each stack.
         self._counts = torch.full((len(self.trainers) + 1, len(own[0])), done, dtype=torch.float32, device=device)
@@ -124,6 +125,8 @@ def require_alike(trainers: Sequence[Trainer], *, at_one_step: bool = False) -> 
     if not trainers or len({id(trainer.model) for trainer in trainers}) < len(trainers):
         raise UsageError("a cohort takes one or more trainers, each with a model of its own")
     first = trainers[0]
+    if not isinstance(first.config, TrainingConfig):
+        raise UsageError("only seeds trained by AdamW can be batched")
     for module in first.model.modules():
         if isinstance(module, _DropoutNd) and module.p > 0:
             raise UsageError("seeds of a model with dropout cannot be batched: each would need a generator of its own")
@@ -151,6 +154,6 @@ def _traits(trainer: Trainer, at_one_step: bool) -> dict[str, Any]:
         "config": trainer.config,
         "arm": trainer.intervention,
         "step": trainer.steps_done if at_one_step else None,
-        "batches": (data.train_inputs.shape[1:], data.train_inputs.dtype, trainer.batches.batch_size),
+        "batches": (data.train_inputs.shape[1:], data.train_inputs.dtype, trainer.batches.batch_size, data.augmented),
         "classes": data.num_classes,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
 from grokcore.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, STYLE
 from grokcore.training.record import Record, by_arm
@@ -32,6 +34,46 @@ def save(figure: Figure, path: Path) -> None:
     temporary.replace(path)
 
 
+@dataclass(frozen=True)
+class _Abscissa:
+    """What curves are drawn against."""
+
+    column: str
+    label: str
+    log: bool
+
+    @classmethod
+    def of(cls, record: Record) -> _Abscissa:
+        """Epochs where a run counts in them, else the logarithm of the step."""
+        if "epoch" in record.columns:
+            return cls("epoch", "epoch", False)
+        return cls("step", "optimiser step", True)
+
+    def curve(self, record: Record, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where it is drawn, and what."""
+        at, values = record.column(self.column), record.column(column)
+        shown = (at > 0) | (not self.log)  # step 0 has no place on a log axis
+        return at[shown], values[shown]
+
+    def prepare(self, axes: Axes) -> None:
+        """Scale and label."""
+        axes.set_xlabel(self.label)
+        if self.log:
+            axes.set_xscale("log")
+
+    def limits(self, axes: Axes, fraction: float, records: Sequence[Record]) -> None:
+        """Begin a log axis where something begins to happen."""
+        end = max(self.place(record, record.config["training"]["steps"]) for record in records)
+        if self.log:
+            axes.set_xlim(max(1, fraction * end), end * 1.15)
+        else:
+            axes.set_xlim(0, end)
+
+    def place(self, record: Record, step: float | int) -> float:
+        """A step's."""
+        return float(step) if self.log else step * record.config["training"]["epochs"] / record.config["training"]["steps"]
+
+
 def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
     """Accuracy, CDNV, kappa and logit gap of one run, train and test, against log step.
 
@@ -41,6 +83,7 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.2, 5.6))
+        abscissa = _Abscissa.of(record)
         of_rows = "train_logit_gap_answer_rows" in record.columns
         gap = "logit_gap_answer_rows" if of_rows else "logit_gap"
         panels = dict(zip(("accuracy", "cdnv", "kappa", gap), figure.subplots(2, 2).flat, strict=True))
@@ -51,12 +94,12 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
             _curve(axes, record, f"train_{name}", color=BLUE, lw=1.8, label="train")
             _curve(axes, record, f"test_{name}", color=ORANGE, lw=1.8, ls="--", label="test")
             _mark(axes, record)
+            abscissa.prepare(axes)
+            abscissa.limits(axes, 0.001, [record])
         if not of_rows:  # the curve is of a head whose rows are the classes
             label = "train, if collapsed: theory B1 at this gap"
             _curve(panels["kappa"], record, "train_kappa_collapse_curve", color=GREEN, lw=1.2, ls=":", label=label)
         _titles(panels)
-        for axes in panels.values():
-            _start_at(axes, 0.001, [record])
         # Under collapse the prediction leaves the page; the measured curves set the scale.
         _limits_from(panels["kappa"], [record, *baselines], ("train_kappa", "test_kappa"))
         if baselines:
@@ -81,6 +124,7 @@ def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figu
     arms = sorted(runs)
     families = sorted({a.split("_")[0] for a in arms if a != "baseline"}, reverse=True) or ["baseline"]
     columns = ("test_accuracy", "train_cdnv", "train_kappa")
+    abscissa = _Abscissa.of(records[0])
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 2.4 * len(families) + 0.4))
         grid = figure.subplots(len(families), 3, sharex=True, sharey="col", squeeze=False)
@@ -91,7 +135,6 @@ def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figu
                 for index, arm in enumerate(members):
                     label = arm.replace("+", "\n   +") if len(arm) > 28 else arm  # the legend takes the panels' width
                     _band(axes, runs[arm], column, COLOURS[index % 5], label, "-" if index < 5 else "--")
-                axes.set_xscale("log")
                 if column == "test_accuracy":
                     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
                 else:
@@ -101,8 +144,8 @@ def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figu
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
         for axes in grid[-1]:
-            axes.set_xlabel("optimiser step")
-            _start_at(axes, 0.01, records)
+            abscissa.prepare(axes)
+            abscissa.limits(axes, 0.01, records)
         seeds = sorted({r.config["seed"] for r in records})
         words = f"seeds {', '.join(map(str, seeds))}: median and range" if len(seeds) > 1 else f"seed {seeds[0]}"
         setting = ", ".join([_setting(records[0]), *shared_variants(records)])
@@ -121,8 +164,6 @@ def _titles(panels: dict[str, Axes]) -> None:
     }
     for name, axes in panels.items():
         axes.set_title(titles[name])
-        axes.set_xscale("log")
-        axes.set_xlabel("optimiser step")
         if name == "accuracy":
             axes.set_ylim(-0.02, 1.03)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -131,26 +172,17 @@ def _titles(panels: dict[str, Axes]) -> None:
 
 
 def _curve(axes: Axes, record: Record, column: str, **style: object) -> None:
-    steps, values = record.column("step"), record.column(column)
-    shown = steps > 0  # step 0 has no place on a log axis
-    axes.plot(steps[shown], values[shown], **style)  # type: ignore[arg-type]
+    axes.plot(*_Abscissa.of(record).curve(record, column), **style)  # type: ignore[arg-type]
 
 
 def _band(axes: Axes, runs: Sequence[Record], column: str, colour: str, label: str, line: str = "-") -> None:
     if not runs:
         return
-    steps = runs[0].column("step")
-    curves = [np.interp(steps, run.column("step"), run.column(column)) for run in runs]
-    shown, stack = steps > 0, np.stack(curves)
-    middle, low, high = np.median(stack, axis=0), stack.min(axis=0), stack.max(axis=0)
-    axes.plot(steps[shown], middle[shown], color=colour, lw=1.6, ls=line, label=label)
-    axes.fill_between(steps[shown], low[shown], high[shown], color=colour, alpha=0.18, lw=0)
-
-
-def _start_at(axes: Axes, fraction: float, records: Sequence[Record]) -> None:
-    """Begin the log axis where something begins to happen."""
-    steps = max(record.config["training"]["steps"] for record in records)
-    axes.set_xlim(max(1, fraction * steps), steps * 1.15)
+    abscissa = _Abscissa.of(runs[0])
+    at, _ = abscissa.curve(runs[0], column)
+    stack = np.stack([np.interp(at, *abscissa.curve(run, column)) for run in runs])
+    axes.plot(at, np.median(stack, axis=0), color=colour, lw=1.6, ls=line, label=label)
+    axes.fill_between(at, stack.min(axis=0), stack.max(axis=0), color=colour, alpha=0.18, lw=0)
 
 
 def _limits_from(axes: Axes, records: Sequence[Record], columns: Sequence[str]) -> None:
@@ -170,8 +202,9 @@ def _mark(axes: Axes, record: Record) -> None:
         both = marks.get(fork["step"])
         marks[fork["step"]] = f"fork of {fork['arm']}" + (f", {both}" if both else "")
     for step, words in marks.items():
-        axes.axvline(step, color="0.3", lw=0.9, ls="-.")
-        axes.annotate(words, (step, 0.02), xycoords=("data", "axes fraction"), fontsize=7, rotation=90,
+        at = _Abscissa.of(record).place(record, step)
+        axes.axvline(at, color="0.3", lw=0.9, ls="-.")
+        axes.annotate(words, (at, 0.02), xycoords=("data", "axes fraction"), fontsize=7, rotation=90,
                       ha="right", va="bottom", color="0.3")  # fmt: skip
 
 
@@ -182,5 +215,8 @@ def _baseline_label(baselines: Sequence[Record]) -> str:
 
 def _setting(record: Record) -> str:
     data = record.config["data"]
+    if "images" in data:
+        augmented = ", augmented" if data["augment"] else ""
+        return f"{data['images']}, {data['train_images']:,} train images{augmented}, {record.config['preset']}"
     task = "composition in S_5" if data["operation"].lower() == "s5" else f"{data['operation']} mod {data['p']}"
     return f"{task}, {100 * data['train_fraction']:g} % train, {record.config['preset']}"

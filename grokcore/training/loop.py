@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from grokcore.errors import DivergedError, InterruptedRunError, NonFiniteError
 from grokcore.training.cohort import Cohort, require_alike
+from grokcore.training.memory import is_out_of_memory, out_of_memory
 from grokcore.training.run_folder import RunFolder
-from grokcore.training.schedules import log_spaced_steps
 from grokcore.training.step import Trainer
 from grokcore.training.stop_signal import StopSignal
 
@@ -60,7 +60,7 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train to the configured end, from the folder's last checkpoint if it has one.
 
-    Rows are written at step 0 and at the log-spaced steps of the config; each holds step, wall_s (seconds
+    Rows are written at step 0 and at the measured steps of the config; each holds step, wall_s (seconds
     of training so far, over all resumptions), the step's objective and raw penalties, and what `measure`
     returns. Apart from wall_s an interrupted run ends with the same rows, bit for bit, on one machine with
     the same thread count.
@@ -75,6 +75,7 @@ def train(
     Raises:
         DivergedError: a loss, weight or feature stopped being finite; the last good checkpoint stays.
         InterruptedRunError: SIGINT or SIGTERM came; the checkpoint of that step is on disk.
+        UsageError: out of memory; the message says which batch fits.
     """
     run = Run(trainer, folder, measure)
     (found,) = train_together([run], checkpoint_every=checkpoint_every, keep=keep, progress=progress, bar=bar)
@@ -116,7 +117,7 @@ def train_together(
         require_alike([run.trainer for run in runs])
     cohort: Cohort | None = None
     bars = bar(
-        total=sum(member.trainer.config.steps for member in members),
+        total=sum(member.trainer.steps for member in members),
         initial=sum(member.trainer.steps_done for member in members),
         disable=progress is None,
         unit="step",
@@ -132,7 +133,7 @@ def train_together(
                 turn[0].said = turn[0].row
                 bars.set_postfix_str(progress(turn[0].row), refresh=False)
             if len(turn) == 1:
-                results, cohort = [turn[0].trainer.step()], None
+                results, cohort = [_step(turn[0].trainer)], None
             else:
                 trainers = tuple(member.trainer for member in turn)
                 if cohort is None or cohort.trainers != trainers:
@@ -147,13 +148,22 @@ def train_together(
     return [member.diverged or member.folder.rows() for member in members]
 
 
+def _step(trainer: Trainer) -> tuple[Tensor, dict[str, Tensor]]:
+    try:
+        return trainer.step()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(trainer) from None
+        raise
+
+
 class _Member:
     """A run in the loop: its records, its checkpoints, and whether it goes on."""
 
     def __init__(self, run: Run, started: float, checkpoint_every: int, keep: frozenset[int]) -> None:
         self.trainer, self.folder, self._measure = run.trainer, run.folder, run.measure
         self._started, self._checkpoint_every, self._keep = started, checkpoint_every, keep
-        self._wanted = set(log_spaced_steps(self.trainer.config.steps, self.trainer.config.measurements))
+        self._wanted = set(self.trainer.measured_steps)
         self._watch = _LossWatch(self.trainer)
         self.diverged: DivergedError | None = None
         self.row: dict[str, Any] = {}
@@ -168,7 +178,7 @@ class _Member:
 
     @property
     def going(self) -> bool:
-        return self.diverged is None and self.trainer.steps_done < self.trainer.config.steps
+        return self.diverged is None and self.trainer.steps_done < self.trainer.steps
 
     def attempt(self, work: Callable[[], None]) -> None:
         """Do something in which this run may turn out to have diverged."""
@@ -192,7 +202,7 @@ class _Member:
         if step in self._keep:
             self._watch.check()
             self.folder.keep(self._state())
-        if step % self._checkpoint_every == 0 or step == self.trainer.config.steps or stopping:
+        if step % self._checkpoint_every == 0 or step == self.trainer.steps or stopping:
             self._save()
 
     def _state(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from grokcore.collapse import class_mean_cosines
+from grokcore.geometry import ClassMoments
 from grokcore.report import Report, measure
 from grokcore.training.step import Trainer
 
@@ -19,11 +21,16 @@ OF_CLASS_ROWS = ("nc3_duality", "nc4", "logit_gap")
 """The metrics that `measure` takes from the classes' rows of the head."""
 
 
-def measurement_row(trainer: Trainer) -> dict[str, float]:
+def measurement_row(trainer: Trainer, *, chunk: int = CHUNK) -> dict[str, float]:
     """Everything about the trainer's model now, eval mode, whole sets, temperature 1, raw features.
 
+    Args:
+        trainer: its model and data.
+        chunk: samples a forward pass takes.
+
     Returns:
-        The row with the columns ``train_*`` and ``test_*`` (the fields of Report and CollapseReport),
+        The row with the columns ``train_*`` and ``test_*`` (the fields of Report and CollapseReport, and
+        ``*_angle_least``, ``*_angle_mean``, ``*_angle_greatest`` between centred class means, degrees),
         ``head_norm`` and ``weight_norm`` (Frobenius norms of the head and of all parameters). On test
         data NC4 and variance_ratio use the train means, the collapse metrics the test set's own. Where the
         head has more rows than the data have classes, what is read off the classes' rows alone says so:
@@ -39,7 +46,7 @@ def measurement_row(trainer: Trainer) -> dict[str, float]:
     ):
         report = measure(
             trainer.model,
-            _chunks(inputs, labels),
+            _chunks(inputs, labels, chunk),
             trainer.head_name,
             reference=reports.get("train"),
             classes=classes,
@@ -48,7 +55,9 @@ def measurement_row(trainer: Trainer) -> dict[str, float]:
         collapse = {k: v for k, v in asdict(report.collapse).items() if k != "reasons"}
         for name in ("collapse", "reasons", "head_norm", "samples"):
             del values[name]
-        row |= {f"{split}_{renamed.get(name, name)}": value for name, value in (values | collapse).items()}
+        assert report.moments is not None  # only a Monitor's history drops them
+        values |= collapse | _angles(report.moments)
+        row |= {f"{split}_{renamed.get(name, name)}": value for name, value in values.items()}
         reports[split] = report
     row["head_norm"] = reports["train"].head_norm
     with torch.no_grad():
@@ -57,5 +66,15 @@ def measurement_row(trainer: Trainer) -> dict[str, float]:
     return row
 
 
-def _chunks(inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(torch.split(inputs, CHUNK), torch.split(labels, CHUNK), strict=True)
+def _chunks(inputs: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
+
+
+def _angles(moments: ClassMoments) -> dict[str, float]:
+    """Of the centred class means, degrees; a simplex has arccos(-1/(K-1)) everywhere."""
+    angles = torch.rad2deg(torch.arccos(class_mean_cosines(moments).clamp(-1, 1)))
+    return {
+        "angle_least": float(angles.min()),
+        "angle_mean": float(angles.mean()),
+        "angle_greatest": float(angles.max()),
+    }

@@ -29,10 +29,8 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
         records: finished runs of one preset.
         order: arms in the order wanted; others follow by name.
     """
-    groups = by_arm(records)
     rows: list[tuple[str, ...]] = []
-    for arm in sorted(groups, key=lambda a: (_rank(a, order), a)):
-        runs = groups[arm]
+    for arm, runs in arms_in_order(records, order):
         rows.append(
             (
                 arm,
@@ -46,6 +44,11 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
             )
         )
     return rows
+
+
+def arms_in_order(records: Sequence[Record], order: Sequence[str]) -> list[tuple[str, list[Record]]]:
+    """Each arm with its runs, in the given order; others follow by name."""
+    return sorted(by_arm(records).items(), key=lambda item: (_rank(item[0], order), item[0]))
 
 
 def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:

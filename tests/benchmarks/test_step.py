@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import step
 from grokcore.models.transformer import VECTORISED, EquationTransformer
-from grokcore.training.step import TrainingConfig
+from grokcore.training.config import TrainingConfig
 
 SAMPLES = 20
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from experiments.arms import ARMS
-from experiments.grokking import command_variant, main
+from experiments.grokking import EXPERIMENT, main
 from experiments.grokking_config import PRESETS, build_model, split_of
+from experiments.runner import command_variant
 from grokcore import Intervention, cdnv, frobenius_surrogate, relative_flatness
-from grokcore.training.step import Trainer, TrainingConfig
+from grokcore.training.config import TrainingConfig
+from grokcore.training.step import Trainer
 from tests.experiments.small import metrics, only_run, small
 
 
@@ -136,11 +138,11 @@ def test_release_switches_are_independent(switch: str) -> None:
 def test_variants_name_what_differs_from_the_arm() -> None:
     quick = PRESETS["quick"]
     release = replace(quick, arm="flatness_release", intervention=ARMS["flatness_release"].quick)
-    assert command_variant(release) == []
+    assert command_variant(EXPERIMENT, release) == []
     changed = replace(release, intervention=replace(release.intervention, release_at=0.25))
-    assert command_variant(changed) == ["at0.25"]
+    assert command_variant(EXPERIMENT, changed) == ["at0.25"]
     weighted = replace(release, intervention=replace(release.intervention, surrogate_weight=-1e-4))
-    assert command_variant(weighted) == ["surrogateweight-0.0001"]
+    assert command_variant(EXPERIMENT, weighted) == ["surrogateweight-1e-4"]
 
 
 def test_surrogate_of_the_penalty_is_not_the_measured_one() -> None:

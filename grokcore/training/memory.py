@@ -1,0 +1,49 @@
+"""Out of memory: which batch would fit."""
+
+from __future__ import annotations
+
+import torch
+
+from grokcore.errors import UsageError
+from grokcore.training.step import Trainer
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the CPU had no room for a tensor."""
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def out_of_memory(trainer: Trainer) -> UsageError:
+    """What to tell a person whose batch does not fit: the largest one, by halving, whose gradient was computed here.
+
+    The trainer must not go on afterwards: batch norms have counted the trials.
+    """
+    tried = trainer.batches.batch_size
+    advice = "no batch fits: take a smaller model"
+    batch = tried // 2
+    while batch:
+        if _fits(trainer, batch):
+            advice = f"--batch-size {batch} fits"
+            break
+        batch //= 2
+    return UsageError(f"out of memory at a batch of {tried} on {_place(trainer)}: {advice}; checkpoints are kept")
+
+
+def _fits(trainer: Trainer, batch: int) -> bool:
+    trainer.optimizer.zero_grad(set_to_none=True)
+    if trainer.data.train_labels.is_cuda:
+        torch.cuda.empty_cache()
+    inputs, labels = trainer.next_batch(batch)
+    try:
+        loss, _ = trainer.objective(inputs, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return True
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return False
+        raise
+
+
+def _place(trainer: Trainer) -> str:
+    return str(trainer.data.train_labels.device.type)
