@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cdnv, collapse, head, layer, seeds, step, training
+from benchmarks import cdnv, cifar10, collapse, head, layer, seeds, step, training
 from benchmarks.row import Row, table
 from grokcore.commandline import OneLineParser, run_command
 from grokcore.training.provenance import device_words
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[torch.device], list[Row]]] = {
     "training": training.run,
     "seeds": seeds.run,
     "step": step.run,
+    "cifar10": cifar10.run,
 }
 
 

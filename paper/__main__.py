@@ -13,9 +13,10 @@ from pathlib import Path
 from grokcore.commandline import OneLineParser, run_command
 from grokcore.documents import markdown, write_tables
 from grokcore.errors import UsageError
+from grokcore.training import epochs, table
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.record import MAX_ROWS, Record, by_arm, read_record, read_records, record_of
-from grokcore.training.table import HEADER, by_setting, comparison
+from grokcore.training.table import by_setting
 from paper import timing_report
 from paper.timing import published_runs
 
@@ -56,7 +57,8 @@ def tables(results: Path) -> dict[str, str]:
     found, recorded = {}, settings(results)
     for (experiment, preset, setting), records in recorded.items():
         name = f"{experiment}/{preset}" + (f"+{setting}" if setting else "")
-        found[name] = markdown(HEADER, comparison(records, ["baseline"]))
+        rows = epochs if experiment == "cifar10" else table
+        found[name] = markdown(rows.HEADER, rows.comparison(records, ["baseline"]))
     published = published_runs([record for records in recorded.values() for record in records])
     if published:
         found["grokking/timing"] = markdown(timing_report.HEADER, timing_report.table(published))
@@ -136,8 +138,8 @@ def main(argv: Sequence[str]) -> int:
         changed = write_tables(words.write, tables(words.results))
         print(f"{words.write}: {'updated' if changed else 'up to date'}")
         return 0
-    for name, table in tables(words.results).items():
-        print(f"{name}\n\n{table}\n")
+    for name, text in tables(words.results).items():
+        print(f"{name}\n\n{text}\n")
     return 0
 
 

@@ -71,7 +71,8 @@ class _Abscissa:
 
     def place(self, record: Record, step: float | int) -> float:
         """A step's."""
-        return float(step) if self.log else step * record.config["training"]["epochs"] / record.config["training"]["steps"]
+        training = record.config["training"]
+        return float(step) if self.log else step * training["epochs"] / training["steps"]
 
 
 def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:

@@ -22,9 +22,9 @@ from grokcore.models.mlp import EmbeddingMLP
 from grokcore.models.transformer import EquationTransformer
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.cohort import Cohort
+from grokcore.training.config import TrainingConfig
 from grokcore.training.loop import Run, train, train_together
 from grokcore.training.run_folder import RunFolder
-from grokcore.training.config import TrainingConfig
 from grokcore.training.step import Trainer
 
 CONFIG = TrainingConfig(steps=200, batch_size=20, measurements=8)
