@@ -1,9 +1,10 @@
 """A CIFAR-10 training step beside a plain eager loop with the published penalty, and how far both are from the machine.
 
 The plain loop is written as papers' code usually is: float32 images in the usual memory order, normalised before,
-PyTorch's layers and its SGD as they come, and the minibatch CDNV of paper A by loops over samples and classes in
-Python, which reads a number off the device for each. It has our weights and must compute our objective. Ours is
-`Trainer.step` of the arm ncc_prevent. All are timed in turns, in one run.
+PyTorch's layers and its SGD as they come (on a GPU with TF32 products in convolutions, its default), and the minibatch
+CDNV of paper A by loops over samples and classes in Python, which reads a number off the device for each. It has our
+weights and must compute our objective. Ours is `Trainer.step` of the arm ncc_prevent. All are timed in turns, in one
+run.
 
 The share of the matrix rate counts a step's useful multiply-adds, three times those of a forward pass, against a
 square product of the same dtype; products with the zeros that pad a map are not useful and not counted.
@@ -24,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.row import Row
 from benchmarks.timing import Stopwatch, interleaved, require_same, stopwatch
 from experiments.arms import ARMS
-from experiments.cifar10 import measure_row
+from experiments.cifar10 import measure_row, prepare
 from experiments.cifar10_config import PRESETS, ImageCommand, build_model
 from grokcore.data.split import Split
 from grokcore.training.captured import CapturedStep
@@ -41,7 +42,7 @@ def run(device: torch.device) -> list[Row]:
     name = "cpu" if device.type == "cpu" else "paper-nc"
     command = replace(PRESETS[name], arm="ncc_prevent", intervention=ARMS["ncc_prevent"].coefficients[name])
     split = random_images(5_000).to(device)
-    cuda = device.type == "cuda"
+    cuda, tf32 = device.type == "cuda", torch.backends.cudnn.allow_tf32
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if cuda else ("float32",)
     steps: dict[str, Callable[[], object]] = {}
     for precision in precisions:
@@ -53,7 +54,14 @@ def run(device: torch.device) -> list[Row]:
     plain = PlainLoop(command, split, device)
     ours = trainer(command, split, device, "float32")
     require_same("cifar10 step", float(ours.objective(*ours.next_batch())[0].detach()), plain.objective_at(ours))
-    watches = [stopwatch(step, device) for step in (plain.step, *steps.values())]
+
+    def plain_step() -> None:
+        """As PyTorch comes; ours, in float32, goes without TF32."""
+        torch.backends.cudnn.allow_tf32 = tf32
+        plain.step()
+        torch.backends.cudnn.allow_tf32 = False
+
+    watches = [stopwatch(step, device) for step in (plain_step, *steps.values())]
     rates = {precision: matrix_rate(precision, device) for precision in precisions}
     plain_s, *seconds = interleaved(*watches, rounds=5, turn=1.0)
     # Two operations a multiply-add; forward, and once more for each of its two gradients.
@@ -90,7 +98,9 @@ def trainer(command: ImageCommand, split: Split, device: torch.device, precision
     """The arm's trainer."""
     command = replace(command, model=replace(command.model, precision=precision))
     model = build_model(command, split, 0).to(device)
-    return Trainer(model, "head", split, command.training, command.intervention, 0)
+    found = Trainer(model, "head", split, command.training, command.intervention, 0)
+    prepare(command, found)
+    return found
 
 
 class PlainLoop:

@@ -134,7 +134,7 @@ def split_of(command: ImageCommand, seed: int) -> Split:
         label_noise=data.label_noise,
         seed=seed,
     )
-    return replace(split, augmented=data.augment, source={"images": images.name, "pixels": images.pixels})
+    return replace(split, augmented=data.augment)
 
 
 @cache

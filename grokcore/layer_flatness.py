@@ -119,7 +119,7 @@ def refuse_unsuited(model: nn.Module, name: str) -> None:
     places = [other for other, value in named.items() if value is named[name]]
     module = model.get_submodule(name.rpartition(".")[0])
     what = f"{name} of {type(module).__name__}"
-    if not name.endswith("weight") or type(module) not in (nn.Linear, *CONVOLUTIONS):
+    if not name.endswith("weight") or not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         raise UnsuitedLayerError(
             f"an exact value needs the weight of an nn.Linear, nn.Conv1d or nn.Conv2d, not {what}; take 'hutchinson'"
         )

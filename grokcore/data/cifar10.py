@@ -105,7 +105,7 @@ def image_split(images: Images, *, train_images: int, test_images: int, label_no
         images.test_images[test],
         images.test_labels[test],
         len(CLASSES),
-        source={"name": images.name, "pixels": images.pixels},
+        source={"images": images.name, "pixels": images.pixels},
     )
 
 

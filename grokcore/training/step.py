@@ -146,6 +146,7 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self._lay_out_state()
             torch.set_rng_state(state["rng"]["torch"])
             if "cuda" in state["rng"] and self.data.train_labels.is_cuda:
                 torch.cuda.set_rng_state(state["rng"]["cuda"])
@@ -153,6 +154,13 @@ class Trainer:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"the checkpoint does not fit this model ({reason}); --fresh starts anew") from None
+
+    def _lay_out_state(self) -> None:
+        """Give momenta their parameters' order in memory: fused optimisers never look at strides."""
+        for parameter, kept in self.optimizer.state.items():
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[name] = torch.empty_like(parameter).copy_(value)
 
     def finite(self) -> bool:
         """Whether every parameter is finite (waits for the device)."""

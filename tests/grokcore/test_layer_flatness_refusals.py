@@ -117,3 +117,25 @@ def test_an_error_in_the_loss_leaves_no_hook() -> None:
     with pytest.raises(IndexError):
         layer_relative_flatness(model, cross_entropy, [(inputs, target + 7)], "2")
     assert not model[2]._forward_hooks  # type: ignore[index]
+
+
+def test_a_subclass_of_linear_counts_by_what_it_computes() -> None:
+    """The same map in other steps is taken, and exact; one of a normalised weight is refused."""
+
+    class InSteps(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return torch.stack([input @ row for row in self.weight], dim=-1) + self.bias
+
+    class Cosine(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.linear(input, nn.functional.normalize(self.weight), self.bias)
+
+    batch = (torch.randn(6, 3, dtype=torch.float64), torch.arange(6) % 4)
+    for layer in (InSteps(3, 5), Cosine(3, 5)):
+        model = nn.Sequential(layer, nn.Tanh(), nn.Linear(5, 4)).double()
+        if isinstance(layer, InSteps):
+            found = layer_relative_flatness(model, cross_entropy, [batch], "0")
+            assert found.value == pytest.approx(dense(model, [batch], "0"), rel=1e-10)
+        else:
+            with pytest.raises(UsageError, match="'hutchinson'"):
+                layer_relative_flatness(model, cross_entropy, [batch], "0")
