@@ -83,12 +83,11 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class GrokkingCommand(Command):
-    """The command line of an embedding MLP.
+    """The command line of an embedding MLP."""
 
-    Presets: quick, an embedding MLP that groks in a minute; transformer, paper A's model at a tenfold learning rate,
-    in minutes; paper, paper A's set-up, an hour or more.
-    """
-
+    preset: str = "quick"
+    """quick: an embedding MLP that groks in a minute; transformer: paper A's model at a tenfold learning rate, in
+    minutes; paper: paper A's set-up, an hour or more."""
     data: tyro.conf.OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
     model: tyro.conf.OmitArgPrefixes[MLPConfig] = field(default_factory=MLPConfig)
     training: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
