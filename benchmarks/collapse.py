@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.row import Row
 from benchmarks.timing import interleaved, product, stopwatch
 from grokcore import ClassMoments, CollapseReport, collapse_report
-from grokcore.training.provenance import ROOT
+from grokcore.files import ROOT
 
 SAMPLES, FEATURES, BATCH = 50_000, 512, 2_500
 WANTED = {10: 2.4, 1000: 4.0}

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.timing import Stopwatch
 from grokcore.errors import UsageError
-from grokcore.training.provenance import ROOT
+from grokcore.files import ROOT
 
 FOLDER = ROOT / ".venv-peers"
 

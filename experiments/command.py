@@ -14,8 +14,8 @@ from torch import nn
 from experiments.parallel import Together
 from grokcore import Intervention, UsageError
 from grokcore.data.split import Split
+from grokcore.files import ROOT
 from grokcore.training.config import AnyConfig
-from grokcore.training.provenance import ROOT
 from grokcore.training.record import Record
 from grokcore.training.step import Trainer
 

@@ -145,6 +145,7 @@ def run_seeds(
     if device.type == "cuda":  # on a CPU everything here repeats bit for bit without it
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel a tensor
     with ExitStack() as held:
         folders, runs = list[tuple[RunFolder, list[Record]]](), dict[int, Run]()
         for index, seed in enumerate(seeds):

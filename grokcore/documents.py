@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grokcore.errors import UsageError
+from grokcore.files import write_text_atomically
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -56,18 +55,6 @@ def write_tables(document: Path, tables: Mapping[str, str]) -> bool:
             raise UsageError(f"{document} is read-only")
         write_text_atomically(document, new)
     return new != text
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one move; a file that stands there passes on its permissions."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        shutil.copymode(path, temporary)
-    os.replace(temporary, path)
 
 
 def escaped(cell: str) -> str:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from grokcore.data.exclusive import exclusive
 from grokcore.errors import UsageError
-from grokcore.training.checkpoint import sync_folder
+from grokcore.files import sync_folder
 
 TIMEOUT_S = 30.0
 """A server that sends nothing for so long has broken off."""

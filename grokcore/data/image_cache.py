@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from grokcore.data.exclusive import exclusive
-from grokcore.training.checkpoint import sync_folder
+from grokcore.files import sync_folder
 
 MAGIC = b"grokcore images 1 "
 """Its number is raised whenever the code decodes differently."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 import platformdirs
 
 from grokcore.errors import UsageError
-from grokcore.training.provenance import ROOT
+from grokcore.files import ROOT
 
 Found = TypeVar("Found")
 

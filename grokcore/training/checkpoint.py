@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from grokcore.errors import UsageError
+from grokcore.files import sync_folder
 
 MAGIC = b"grokcore checkpoint 1 "
 
@@ -61,15 +62,3 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _header(payload: bytes) -> bytes:
     return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be synced."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows has no folder handles
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

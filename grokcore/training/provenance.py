@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from grokcore.files import ROOT
 
 
 def origin(device: torch.device, threads: int) -> dict[str, Any]:

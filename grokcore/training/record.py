@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grokcore.documents import write_text_atomically
 from grokcore.errors import UsageError
+from grokcore.files import write_text_atomically
 from grokcore.training.run_folder import read_rows, run_id
 
 SCHEMA = 1

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from grokcore.documents import write_text_atomically
 from grokcore.errors import ResourceBusyError, UsageError, without_nan
+from grokcore.files import write_text_atomically
 from grokcore.training.checkpoint import load_checkpoint, save_checkpoint
 
 RESULT_VERSION = 1

@@ -11,7 +11,6 @@ from experiments.cifar10 import main
 from tests.experiments.small import metrics
 from tests.experiments.tiny import only_folder
 
-
 STIRRED = ("control_norm", "flatness_release", "control_schedule")
 """Arms whose first epoch learns nothing: a head held at many times its norm, a rate that rises tenfold half-way."""
 

@@ -14,8 +14,8 @@ from experiments.naming import plain_data, variant
 from grokcore import Intervention
 from grokcore.commandline import run_command
 from grokcore.documents import write_tables
+from grokcore.files import ROOT
 from grokcore.training.milestones import summarise, value_at
-from grokcore.training.provenance import ROOT
 from grokcore.training.record import Record, read_record, read_records
 from paper.__main__ import RESULTS, main, tables
 
