@@ -27,6 +27,7 @@ from benchmarks.timing import Stopwatch, interleaved, require_same, stopwatch
 from experiments.arms import ARMS
 from experiments.cifar10 import measure_row, prepare
 from experiments.cifar10_config import PRESETS, ImageCommand, build_model
+from experiments.runner import make_deterministic
 from grokcore.data.split import Split
 from grokcore.training.captured import CapturedStep
 from grokcore.training.config import epoch_steps
@@ -55,11 +56,16 @@ def run(device: torch.device) -> list[Row]:
     ours = trainer(command, split, device, "float32")
     require_same("cifar10 step", float(ours.objective(*ours.next_batch())[0].detach()), plain.objective_at(ours))
 
+    if cuda:
+        make_deterministic()  # as our runs are
+
     def plain_step() -> None:
-        """As PyTorch comes; ours, in float32, goes without TF32."""
+        """As PyTorch comes; ours, in float32, goes without TF32, and repeats itself."""
         torch.backends.cudnn.allow_tf32 = tf32
+        torch.use_deterministic_algorithms(False)
         plain.step()
         torch.backends.cudnn.allow_tf32 = False
+        torch.use_deterministic_algorithms(cuda, warn_only=True)
 
     watches = [stopwatch(step, device) for step in (plain_step, *steps.values())]
     rates = {precision: matrix_rate(precision, device) for precision in precisions}

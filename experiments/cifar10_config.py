@@ -15,6 +15,7 @@ from experiments.command import Command
 from grokcore import UsageError
 from grokcore.data.cifar10 import Images, image_split, load_cifar10
 from grokcore.data.split import Split
+from grokcore.errors import require_finite
 from grokcore.models.resnet import resnet18
 from grokcore.models.wide_resnet import WideResNet
 from grokcore.training.config import SGDConfig
@@ -38,6 +39,7 @@ class ImagesConfig:
     """Crop (4 pixels of padding) and flip the train images anew each epoch; they are measured as they are."""
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name, value in (("--train-images", self.train_images), ("--test-images", self.test_images)):
             if value < 10 or value % 10:
                 raise UsageError(f"{name} takes as many images of each of 10 classes: a multiple of 10, got {value}")
@@ -59,6 +61,7 @@ class ImageModelConfig:
     """Of the layers before the head while training; weights, head and every measurement are float32 or wider."""
 
     def __post_init__(self) -> None:
+        require_finite(self)
         if self.network == "wide_resnet" and self.stem != "7x7":
             raise UsageError("--stem belongs to resnet18: wide_resnet has a 3x3 one of its own")
         if self.network == "wide_resnet" and self.width != round(self.width):

@@ -114,7 +114,7 @@ def find_trunk(
     more = sum(each > at_step for each in measured)
     rows = sum(row["step"] <= at_step for row in read_rows(folder / "metrics.jsonl")) + more
     if rows > MAX_ROWS:
-        raise UsageError(f"--from: the fork would have {rows} rows, a result holds {MAX_ROWS}: fewer --measurements")
+        raise UsageError(f"--from: the fork would have {rows} rows, a result holds {MAX_ROWS}: measure it less often")
     return Trunk(folder, stored, at_step)
 
 

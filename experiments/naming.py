@@ -41,6 +41,10 @@ def _token(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """The shorter of 0.25 and 2.5e-1, without padding zeros in the exponent; the first where they are as long."""
+    """The shorter of 0.25 and 2.5e-1, without padding zeros in the exponent; the first where they are as long. A number
+    of more than six digits is written out, so that no two numbers share a name."""
+    value += 0.0  # which takes the sign off a zero
+    if float(f"{value:g}") != value:
+        return repr(value)
     digits, exponent = f"{value:e}".split("e")
     return min(f"{value:g}", f"{float(digits):g}e{int(exponent)}", key=len)

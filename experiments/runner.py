@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments.arms import ARMS, CELLS, COMPARED, NOT_TUNED, arm_named, with_lambda
+from experiments.arms import ARMS, CELLS, COMPARED, LAMBDAS, NOT_TUNED, arm_named, with_lambda
 from experiments.cli import parse, peek
 from experiments.command import PARTS, Command, Experiment
 from experiments.forks import Trunk, find_trunk, fork_config
@@ -26,6 +26,7 @@ from grokcore.documents import plain
 from grokcore.errors import InterruptedRunError
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.loop import ProgressBar, Run, train_together
+from grokcore.training.memory import explained
 from grokcore.training.provenance import origin
 from grokcore.training.record import Record, read_records, record_of
 from grokcore.training.run_folder import RunFolder, last_path, newest
@@ -86,6 +87,13 @@ def commands_of(experiment: Experiment, argv: Sequence[str]) -> list[Command]:
         raise UsageError(
             f"--arm {chosen['arm']} takes each arm with its own coefficients; change them one arm at a time"
         )
+    swept = [command for command in commands if command.lambdas]
+    if any(
+        getattr(c.intervention, weight) != getattr(arm_named(c.arm).coefficients[c.preset], weight)
+        for c in swept
+        for weight in LAMBDAS
+    ):
+        raise UsageError("--lambdas sets the weight of the arm's penalty: leave the weights' own flags out")
     commands = [
         replace(command, intervention=with_lambda(command.intervention, value))
         for command in commands
@@ -118,6 +126,13 @@ def _refuse_early(experiment: Experiment, runs: Sequence[tuple[Command, int]]) -
                 trunk.start()
 
 
+def make_deterministic() -> None:
+    """Have CUDA repeat itself where it can; PyTorch warns where it cannot, as in a max-pool's gradient."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel a tensor
+
+
 def run_one(
     experiment: Experiment,
     command: Command,
@@ -143,10 +158,8 @@ def run_seeds(
     diverged gives its error in place of its record."""
     torch.set_num_threads(command.threads)
     if device.type == "cuda":  # on a CPU everything here repeats bit for bit without it
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel a tensor
-    with ExitStack() as held:
+        make_deterministic()
+    with ExitStack() as held, explained(device):
         folders, runs = list[tuple[RunFolder, list[Record]]](), dict[int, Run]()
         for index, seed in enumerate(seeds):
             split = experiment.split_of(command, seed)

@@ -48,5 +48,11 @@ class HeadInput:
         """Start keeping, for as long as the head lives."""
         self._head.register_forward_pre_hook(self._keep)
 
+    def take(self) -> Tensor:
+        """``.features``, kept no longer: they hold the nodes of their graph, which a CUDA graph must make anew."""
+        features = self.features
+        del self.features
+        return features
+
     def _keep(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self.features = args[0]

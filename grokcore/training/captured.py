@@ -40,6 +40,7 @@ class CapturedStep:
         self._device = trainer.data.train_labels.device
         self._phase: tuple[Any, ...] | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream: torch.cuda.Stream | None = None
         self._steps = 0
         trainer.update = self  # type: ignore[method-assign]
 
@@ -64,8 +65,10 @@ class CapturedStep:
         return _copies(self._found)
 
     def _aside(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """A step on a stream of its own, as a capture's warm-up must be."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        """A step on a stream of its own, as a capture's warm-up must be; one for all, as each keeps its memory."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             found = self._eager(self._inputs, self._labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from grokcore.training.record import Record, by_arm
 from grokcore.training.table import shared_variants
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY)
+DEEPEST = 1e-20
+"""Of the greatest value: what lies lower leaves a log axis, as the kappa of a saturated softmax does."""
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -76,7 +79,7 @@ class _Abscissa:
 
 
 def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
-    """Accuracy, CDNV, kappa and logit gap of one run, train and test, against log step.
+    """Accuracy, CDNV, kappa and logit gap of one run, train and test, against the epoch or log step.
 
     Args:
         record: the run, finished or not.
@@ -106,10 +109,10 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
         if baselines:
             panels["accuracy"].plot([], [], color=GREY, lw=1.1, label=_baseline_label(baselines))
         panels["accuracy"].legend(loc="upper left")
-        panels["kappa"].legend(loc="lower left")
+        panels["kappa"].legend(loc="lower left" if abscissa.log else "best")
         config = record.config
         finished = "" if record.summary else ", not finished"
-        figure.suptitle(f"{record.arm}, seed {config['seed']} ({_setting(record)}{finished})", fontsize=11)
+        _suptitle(figure, f"{record.arm}, seed {config['seed']} ({_setting(record)}{finished})")
     return figure
 
 
@@ -147,12 +150,22 @@ def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figu
         for axes in grid[-1]:
             abscissa.prepare(axes)
             abscissa.limits(axes, 0.01, records)
+            low, high = axes.get_ylim()
+            if axes.get_yscale() == "log":
+                axes.set_ylim(max(low, DEEPEST * high), high)
         seeds = sorted({r.config["seed"] for r in records})
         words = f"seeds {', '.join(map(str, seeds))}: median and range" if len(seeds) > 1 else f"seed {seeds[0]}"
         setting = ", ".join([_setting(records[0]), *shared_variants(records)])
         not_drawn = f"\nother settings, not drawn here: {'; '.join(apart)}" if apart else ""
-        figure.suptitle(f"{setting}; {words}{not_drawn}", fontsize=11)
+        _suptitle(figure, f"{setting}; {words}{not_drawn}")
     return figure
+
+
+def _suptitle(figure: Figure, words: str) -> None:
+    """On as many lines as it takes; a long arm may break before its variants."""
+    room = round(12 * figure.get_figwidth())
+    lines = [line if len(line) <= room else line.replace("+", " +") for line in words.split("\n")]
+    figure.suptitle("\n".join(textwrap.fill(line, room) for line in lines), fontsize=11)
 
 
 def _titles(panels: dict[str, Axes]) -> None:
@@ -190,7 +203,7 @@ def _limits_from(axes: Axes, records: Sequence[Record], columns: Sequence[str]) 
     values = np.concatenate([r.column(name) for r in records for name in columns])
     values = values[np.isfinite(values) & (values > 0)]
     if len(values):
-        axes.set_ylim(values.min() / 3, values.max() * 3)
+        axes.set_ylim(max(values.min(), DEEPEST * values.max()) / 3, values.max() * 3)
 
 
 def _mark(axes: Axes, record: Record) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from grokcore.errors import UsageError
@@ -28,6 +31,20 @@ def out_of_memory(trainer: Trainer) -> UsageError:
             break
         batch //= 2
     return UsageError(f"out of memory at a batch of {tried} on {_place(trainer)}: {advice}; checkpoints are kept")
+
+
+@contextmanager
+def explained(device: torch.device) -> Iterator[None]:
+    """Where no batch is to blame: the data, the model or a measurement do not fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UsageError(
+            f"out of memory on {device.type} outside a training step, by the data, the model or a measurement: "
+            "take a smaller model or fewer images; checkpoints are kept"
+        ) from None
 
 
 def _fits(trainer: Trainer, batch: int) -> bool:

@@ -102,7 +102,7 @@ class Trainer:
         if own is not None:
             return own(inputs, labels)  # type: ignore[no-any-return]
         logits = self.model(inputs)
-        return torch.nn.functional.cross_entropy(logits, labels), self._capture.features, logits
+        return torch.nn.functional.cross_entropy(logits, labels), self._capture.take(), logits
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 1."""

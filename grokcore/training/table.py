@@ -103,8 +103,9 @@ def _at_event(record: Record, name: str, column: str) -> float:
 
 
 def _rank(arm: str, order: Sequence[str]) -> int:
-    base = arm.split("+")[0]
-    return order.index(base) if base in order else len(order)
+    """The place of the longest name in the order that `arm` is or begins with."""
+    known = [name for name in order if f"{arm}+".startswith(f"{name}+")]
+    return order.index(max(known, key=len)) if known else len(order)
 
 
 def short(value: float) -> str:

@@ -53,6 +53,8 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--steps", "5"], ["unknown option --steps"]),
         (["--momentum", "2"], ["--momentum"]),
         (["--width", "0"], ["width"]),
+        (["--network", "wide_resnet", "--width", "inf"], ["--width must be a finite number"]),
+        (["--network", "wide_resnet", "--width", "nan"], ["--width must be a finite number"]),
         (["--network", "wide_resnet", "--stem", "3x3", "--width", "1"], ["--stem belongs to resnet18"]),
         (["--network", "wide_resnet", "--depth", "11", "--width", "1"], ["depth"]),
         (["--network", "wide_resnet"], ["whole number"]),
@@ -63,6 +65,8 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--lambdas", "0"], ["--lambdas"]),
         (["--lambdas", "nan"], ["--lambdas"]),
         (["--lambdas", "0.1"], ["no penalty"]),
+        (["--arm", "ncc_prevent", "--lambdas", "0.1", "--cdnv-weight", "0.2"], ["--lambdas", "leave the weights"]),
+        (["--lambdas", "0.1", "--cdnv-weight", "0.2"], ["--lambdas", "leave the weights"]),
         (["--arm", "ncc_prevent+flatness_prevent", "--lambdas", "0.1"], ["several penalties"]),
         (["--arm", "factorial", "--lambdas", "0.1"], ["--arm factorial"]),
         (["--arm", "all", "--cdnv-weight", "1"], ["--arm all"]),
@@ -125,3 +129,17 @@ def test_out_of_memory_names_the_batch_that_fits_and_loses_nothing(
     assert "out of memory at a batch of 20 on cpu: --batch-size 10 fits" in said
     assert load_checkpoint(only_folder(tmp_path) / "checkpoint.pt")["step"] == 4
     monkeypatch.undo()
+
+
+def test_out_of_memory_while_measuring(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ResNet.forward
+
+    def hungry(self: ResNet, images: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            torch.empty(2**60, dtype=torch.uint8)
+        return real(self, images)
+
+    monkeypatch.setattr(ResNet, "forward", hungry)
+    assert "outside a training step" in refused(tiny(data, tmp_path), capsys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,19 @@ def test_a_release_is_seen() -> None:
         for _ in range(each.steps):
             each.step()
     assert not torch.allclose(released.head.weight, kept.head.weight)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_no_graph_outlives_its_step(captured: bool) -> None:
+    """A capture must make every node of its graph on its own stream, and not meet one of a step before."""
+    run, features = trainer(), list[weakref.ref[torch.Tensor]]()
+    run.head.register_forward_pre_hook(lambda module, entering: features.append(weakref.ref(entering[0])))
+    if captured:
+        CapturedStep(run)
+    loss, _ = run.step()
+    assert len(features) == 1
+    assert features[0]() is None
+    assert not loss.requires_grad
 
 
 def test_another_optimiser_is_refused() -> None:
