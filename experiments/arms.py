@@ -2,8 +2,8 @@
 
 An arm is an :class:`~grokcore.Intervention` and the question it asks. Coefficients belong to a preset: they
 were chosen on seeds that no table reports, by the arm's own target (train CDNV or kappa), never by test accuracy;
-docs/arm-search.md shows the search, which for CIFAR-10 is of one seed so far. Those of the grokking preset paper are the transformer's, those of the CIFAR-10
-presets paper-nc and paper-rf the published ones; neither was tuned there.
+docs/arm-search.md shows the search, which for CIFAR-10 is of one seed so far. Those of the grokking preset paper are
+the transformer's, those of the CIFAR-10 presets paper-nc and paper-rf the published ones; neither was tuned there.
 """
 
 from __future__ import annotations
