@@ -108,7 +108,7 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
         _limits_from(panels["kappa"], [record, *baselines], ("train_kappa", "test_kappa"))
         if baselines:
             panels["accuracy"].plot([], [], color=GREY, lw=1.1, label=_baseline_label(baselines))
-        panels["accuracy"].legend(loc="upper left")
+        panels["accuracy"].legend(loc="upper left" if abscissa.log else "best")
         panels["kappa"].legend(loc="lower left" if abscissa.log else "best")
         config = record.config
         finished = "" if record.summary else ", not finished"
