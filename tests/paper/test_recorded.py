@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.arms import ARMS
+from experiments.arms import ARMS, arm_named
 from experiments.naming import plain_data, variant
 from grokcore import Intervention
 from grokcore.commandline import run_command
@@ -46,14 +46,23 @@ def test_every_arm_is_recorded_with_its_coefficients(arm: str, seed: int) -> Non
     assert not record.commit.endswith("-dirty")
 
 
-@pytest.mark.parametrize("path", sorted((RESULTS / "grokking").glob("[!q]*/*.json")), ids=lambda path: path.stem)
+OTHERS = sorted((RESULTS / "grokking").glob("[!q]*/*.json")) + sorted((RESULTS / "cifar10").glob("*/*.json"))
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_runs_of_the_other_presets_are_whole_and_their_arms_own(path: Path) -> None:
     record = read_record(path)
-    own = ARMS[record.config["arm"]].coefficients[record.config["preset"]]
+    own = arm_named(record.config["arm"]).coefficients[record.config["preset"]]
     changed = Intervention(**record.config["intervention"])
     assert set(variant(changed, own)) <= set(record.config["variant"])
     assert record.final("step") == record.config["training"]["steps"]
-    assert len(record.rows) > record.config["training"]["measurements"]
+    training = record.config["training"]
+    if "epochs" in training:
+        assert record.final("epoch") == training["epochs"]
+        assert len(record.rows) > training["epochs"] / training["measure_every"]
+        assert record.config["data"]["images"] in ("CIFAR-10", "CIFAR-10 (JPEG)")
+    else:
+        assert len(record.rows) > training["measurements"]
     assert "-dirty" not in record.commit
     if "fork" in record.config:
         trunk = read_record(path.with_name(f"{record.config['fork']['arm']}-seed{record.config['seed']}.json"))
