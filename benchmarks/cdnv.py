@@ -45,7 +45,7 @@ def with_gradient(penalty: Callable[[], Tensor], features: Tensor) -> tuple[Tens
 
 
 def looped_cdnv(features: Tensor, labels: Tensor) -> Tensor:
-    """CDNV of the classes of a batch: each sample to its class, then each class, then each pair of classes."""
+    """CDNV of the classes of a batch: each sample to its class, then each class, then each pair; 0 of one class."""
     groups: dict[int, list[Tensor]] = {}
     for row, label in zip(features, labels, strict=True):
         groups.setdefault(int(label), []).append(row)
@@ -57,4 +57,4 @@ def looped_cdnv(features: Tensor, labels: Tensor) -> Tensor:
     # Half of the ordered pairs suffice: the two of a pair are equal.
     pairs = list(itertools.combinations(groups, 2))
     terms = [(variances[c] + variances[d]) / (2 * (means[c] - means[d]).square().sum()) for c, d in pairs]
-    return torch.stack(terms).mean()
+    return torch.stack(terms).mean() if terms else features.new_zeros(())

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.cdnv import looped_cdnv
 from benchmarks.row import Row
-from benchmarks.timing import Stopwatch, interleaved, require_same, stopwatch
+from benchmarks.timing import Stopwatch, interleaved, operators, require_same, stopwatch
 from experiments.arms import ARMS
 from experiments.cifar10 import measure_row, prepare
 from experiments.cifar10_config import PRESETS, ImageCommand, build_model
@@ -144,25 +145,6 @@ class PlainLoop:
         return loss + self.weight * looped_cdnv(self.features, labels)
 
 
-def looped_cdnv(features: Tensor, labels: Tensor) -> Tensor:
-    """Minibatch CDNV, sample by sample and pair by pair."""
-    samples: dict[int, list[Tensor]] = {}
-    for row in range(len(labels)):
-        samples.setdefault(int(labels[row]), []).append(features[row])
-    means = {c: torch.stack(rows).mean(0) for c, rows in samples.items()}
-    variances = {
-        c: torch.stack([(row - means[c]).square().sum() for row in rows]).mean() for c, rows in samples.items()
-    }
-    total, pairs = features.new_zeros(()), 0
-    for first in samples:
-        for second in samples:
-            if first != second:
-                distance = (means[first] - means[second]).square().sum()
-                total = total + (variances[first] + variances[second]) / (2 * distance)
-                pairs += 1
-    return total / max(pairs, 1)
-
-
 def with_plain_convolutions(model: nn.Module) -> nn.Module:
     """The same weights in PyTorch's own layers and the usual memory order."""
     for module in model.modules():
@@ -204,16 +186,10 @@ def matrix_rate(precision: Precision, device: torch.device) -> float:
     return 2 * size**3 / seconds
 
 
-def profile(steps: int = 20) -> str:
+def profile() -> str:
     """Our steps' time by operator on the CPU, as a table."""
     command = replace(PRESETS["cpu"], arm="ncc_prevent", intervention=ARMS["ncc_prevent"].coefficients["cpu"])
-    ours = trainer(command, random_images(1_000), torch.device("cpu"), "float32")
-    for _ in range(5):
-        ours.step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
-        for _ in range(steps):
-            ours.step()
-    return str(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60))
+    return operators(trainer(command, random_images(1_000), torch.device("cpu"), "float32").step)
 
 
 if __name__ == "__main__":

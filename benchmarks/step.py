@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu, scaled_dot_product_attention
 
 from benchmarks.row import Row
-from benchmarks.timing import Stopwatch, interleaved, require_same, stopwatch
+from benchmarks.timing import Stopwatch, interleaved, operators, require_same, stopwatch
 from experiments.grokking_config import PRESETS, TransformerConfig, build_model, split_of
 from grokcore.data.split import Split
 from grokcore.models.transformer import PREFIX, Block, EquationTransformer
@@ -192,17 +192,6 @@ def product(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Stopwatc
     return stopwatch(lambda: nn.functional.linear(a, b), torch.device("cpu"))
 
 
-def profile(precision: Literal["bfloat16", "float32"], steps: int = 20) -> str:
-    """Our steps' time by operator, as a table."""
-    trainer = our_trainer("answer", precision)
-    for _ in range(5):
-        trainer.step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
-        for _ in range(steps):
-            trainer.step()
-    return str(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60))
-
-
 if __name__ == "__main__":
     for words in ("float32", "bfloat16"):
-        print(f"20 steps, {words}:\n{profile(words)}")
+        print(f"20 steps, {words}:\n{operators(our_trainer('answer', words).step)}")

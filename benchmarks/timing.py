@@ -55,6 +55,16 @@ def product(rows: int, inner: int, columns: int, device: torch.device) -> Stopwa
     return stopwatch(lambda: a @ b, device)
 
 
+def operators(work: Callable[[], object], calls: int = 20) -> str:
+    """Where so many calls spend their time on the CPU, operator by operator, as a table; some before warm up."""
+    for _ in range(5):
+        work()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(calls):
+            work()
+    return str(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60))
+
+
 def _calls(watch: Stopwatch) -> int:
     count = 1
     while watch(count) < 1e-3:

@@ -95,7 +95,9 @@ def commands_of(experiment: Experiment, argv: Sequence[str]) -> list[Command]:
     ):
         raise UsageError("--lambdas sets the weight of the arm's penalty: leave the weights' own flags out")
     commands = [
-        replace(command, intervention=with_lambda(command.intervention, value))
+        replace(
+            command, intervention=with_lambda(command.intervention, value), lambdas=() if value is None else (value,)
+        )
         for command in commands
         for value in command.lambdas or (None,)
     ]
@@ -105,12 +107,7 @@ def commands_of(experiment: Experiment, argv: Sequence[str]) -> list[Command]:
 
 
 def _name(command: Command, seed: int) -> str:
-    swept = [
-        f"lambda {value:g}"
-        for value in command.lambdas
-        if with_lambda(command.intervention, value) == command.intervention
-    ]
-    return " ".join([command.arm, *swept, f"seed {seed}"])
+    return " ".join([command.arm, *(f"lambda {value:g}" for value in command.lambdas), f"seed {seed}"])
 
 
 def _refuse_early(experiment: Experiment, runs: Sequence[tuple[Command, int]]) -> None:

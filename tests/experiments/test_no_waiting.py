@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.cifar10 import looped_cdnv, random_images
+from benchmarks.cdnv import looped_cdnv
+from benchmarks.cifar10 import random_images
 from experiments.arms import ARMS, CELLS
 from experiments.cifar10_config import PRESETS, ImageModelConfig, build_model
 from grokcore.training.captured import CapturedStep
