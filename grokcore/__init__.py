@@ -17,6 +17,7 @@ from grokcore.layer_flatness import layer_relative_flatness
 from grokcore.monitor import Monitor
 from grokcore.operators import GaussNewtonOperator, HessianOperator
 from grokcore.report import Report, measure
+from grokcore.representativeness import GeneralisationGap, generalisation_gap
 from grokcore.robustness import RobustnessBound, finite_robustness_bound
 from grokcore.stability import FlatnessSandwich, flatness_sandwich
 from grokcore.traces import hessian_trace
@@ -31,6 +32,7 @@ __all__ = [
     "FlatnessSandwich",
     "FlattestReparametrisation",
     "GaussNewtonOperator",
+    "GeneralisationGap",
     "HessianOperator",
     "InformationBounds",
     "Intervention",
@@ -48,6 +50,7 @@ __all__ = [
     "flatness_sandwich",
     "flattest_reparametrisation",
     "frobenius_surrogate",
+    "generalisation_gap",
     "gini_impurity",
     "hessian_trace",
     "information_bounds",

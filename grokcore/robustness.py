@@ -20,7 +20,8 @@ class RobustnessBound(NamedTuple):
 
     Attributes:
         exponential: mean_i log E_{s ~ p_i} exp(X_is).
-        flatness: (kappa d^2 / (2m)) (e^X - 1)/X, X the largest X_is; never below `exponential` but for rounding.
+        flatness: (kappa d^2 / (2m)) (e^X - 1)/X, X the largest X_is; never below `exponential` but for rounding. Of
+            `noise`, its own leading term takes the first factor's place.
     """
 
     exponential: float
@@ -33,7 +34,8 @@ def finite_robustness_bound(
     weight: Float[Tensor, "K m"],
     bias: Float[Tensor, " K"] | None = None,
     *,
-    size: float,
+    size: float | None = None,
+    noise: float | None = None,
 ) -> RobustnessBound:
     """Upper bounds of E_A L(h + d A h) - L(h), A a Haar-random orthogonal matrix, at any relative size d.
 
@@ -41,20 +43,23 @@ def finite_robustness_bound(
         X_is = d^2 ||h_i||^2 ||w_s - E_{p_i} w||^2 / (2m),    X = max X_is,    p_i = softmax(W h_i + b).
 
     The rise is never negative. One A for all samples or one for each is the same. Both bounds are also those of
-    h + d Z h / sqrt(m) with independent signs or standard normal numbers Z.
+    h + d Z h / sqrt(m) with independent signs or standard normal numbers Z. Noise of one size for all samples, h + s xi
+    with xi standard normal, has X_is = s^2 ||w_s - E_{p_i} w||^2 / 2 and the leading term
+    (s^2/2) mean_i Var_{s ~ p_i}(w_s), by the same proof.
 
     Args:
         features: inputs of the head (n, m), raw, from a model in eval mode.
         weight: the head's weight (K, m).
         bias: the head's bias (K,); it moves the softmax alone.
         size: d >= 0, the norm of the perturbation of h over that of h.
+        noise: s >= 0, in the features' units, instead of `size`.
 
     Returns:
         Both bounds in nats, mean over samples, computed in float64; infinity where one exceeds the largest float.
         As d -> 0 both are kappa d^2/(2m), the rise itself. No labels enter.
 
     Raises:
-        UsageError: no samples, shapes that do not fit, or a size that is negative or not finite.
+        UsageError: no samples, shapes that do not fit, not one of size and noise, or a negative or infinite one.
         NonFiniteError: NaN, infinity or logits that are not finite.
 
     Source: theory E4; for its leading term A4.
@@ -66,21 +71,24 @@ def finite_robustness_bound(
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise UsageError(f"a weight of {len(weight)} rows needs a bias ({len(weight)},), got {tuple(bias.shape)}")
-    if not (math.isfinite(size) and size >= 0):
-        raise UsageError(f"size must be a finite number >= 0, got {size}")
+    name, scale = ("size", size) if noise is None else ("noise", noise)
+    if scale is None or (size is not None and noise is not None):
+        raise UsageError("give one of size and noise")
+    if not (math.isfinite(scale) and scale >= 0):
+        raise UsageError(f"{name} must be a finite number >= 0, got {scale}")
     n, m = features.shape
     wide, rows = features.double(), weight.double()
     log_p = torch.log_softmax(torch.nn.functional.linear(wide, rows, None if bias is None else bias.double()), dim=1)
     if not bool(torch.isfinite(log_p).all()):
         raise NonFiniteError("the features, the head or its logits hold NaN or infinity")
     # Squares of what is of order 1 neither overflow nor vanish.
-    tall, heavy = _magnitude(wide), _magnitude(rows)
+    tall, heavy = 1.0 if size is None else _magnitude(wide), _magnitude(rows)
     p = log_p.exp()
     to_rows = p @ squared_distances(rows / heavy)
     # ||w_s - wbar||^2 = E_t ||w_s - w_t||^2 - Var(w), which loses no digit that the sum over s would show.
     apart = (to_rows - torch.linalg.vecdot(to_rows, p)[:, None] / 2).clamp_min(0)
-    norms = torch.linalg.vector_norm(wide / tall, dim=1)
-    low, middle, high = sorted((size, tall, heavy))  # low * high leaves float64 only where all three do
+    norms = wide.new_full((n,), math.sqrt(m)) if size is None else torch.linalg.vector_norm(wide / tall, dim=1)
+    low, middle, high = sorted((scale, tall, heavy))  # low * high leaves float64 only where all three do
     exponents = (low * high * middle / math.sqrt(2 * m) * norms[:, None] * apart.sqrt()).square()
     exponents = exponents.nan_to_num(nan=0.0, posinf=math.inf)  # 0 times infinity: a sample or a row at 0
     # p (e^X - 1) in logarithms: neither overflows, and small values keep their digits.

@@ -1,0 +1,134 @@
+"""The generalisation gap as representativeness plus robustness: what flatness can explain of it, and what it cannot.
+
+Petzka et al. (NeurIPS 2021) put a density about each train feature h_i (its label kept) and write
+
+    L_test - L_train = Rep + Rob,   Rob = mean_i E l(h_i + xi_i, y_i) - L_train,
+                                    Rep = L_test - mean_i E l(h_i + xi_i, y_i).
+
+Rob is what flatness bounds: with xi_i = d Z h_i / sqrt(m) it is kappa d^2 / (2m) to leading order and below theory E4's
+bounds at any d. Rep, how badly the smoothed train set stands for the data, is known only where L_test is, so that the
+sum is an identity: how large a share of the gap is called flatness is decided by the density's width alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokcore.distances import squared_distances
+from grokcore.errors import NonFiniteError, UsageError
+from grokcore.estimators import Estimate
+from grokcore.flatness import row_variance
+from grokcore.robustness import finite_robustness_bound
+
+_ENTRIES = 2**22  # of a float64 block of perturbed logits
+
+
+class GeneralisationGap(NamedTuple):
+    """The gap and its parts, nats, mean over samples.
+
+    Attributes:
+        gap: L_test - L_train.
+        gap_stderr: its standard error as an estimate of the population's, from the spread of the test losses; NaN for
+            one of them.
+        robustness: Rob, by Gaussian probes of the features.
+        leading: its leading term for small densities, kappa d^2 / (2m) or (sigma^2/2) mean_i Var_{s ~ p_i}(w_s).
+        bound: a bound of Rob at any size (theory E4's first).
+    """
+
+    gap: float
+    gap_stderr: float
+    robustness: Estimate
+    leading: float
+    bound: float
+
+    @property
+    def representativeness(self) -> Estimate:
+        """Rep = gap - Rob, with the probes' standard error alone."""
+        rob = self.robustness
+        return Estimate(self.gap - rob.value, rob.stderr, rob.probes, rob.seed)
+
+
+@torch.no_grad()
+def generalisation_gap(
+    train: Float[Tensor, "n m"],
+    train_labels: Int[Tensor, " n"],
+    test: Float[Tensor, "n_test m"],
+    test_labels: Int[Tensor, " n_test"],
+    weight: Float[Tensor, "K m"],
+    bias: Float[Tensor, " K"] | None = None,
+    *,
+    size: float | None = None,
+    noise: float | None = None,
+    probes: int = 128,
+    seed: int = 0,
+) -> GeneralisationGap:
+    """The parts of the generalisation gap under Gaussian densities about the train features.
+
+    Args:
+        train, test: inputs of the head (n, m), (n_test, m), raw, from a model in eval mode.
+        train_labels, test_labels: in [0, K).
+        weight: the head's weight (K, m).
+        bias: the head's bias (K,).
+        size: d: the density about h_i has the standard deviation d ||h_i|| / sqrt(m) in each direction.
+        noise: sigma: it has this one for every sample, in the features' units (a kernel density of this bandwidth),
+            instead of `size`.
+        probes: drawn perturbations, each also used with the other sign, the same for every sample.
+        seed: of the probes.
+
+    Returns:
+        All in float64. Rob does not depend on the labels and is never negative but for its error; the error is that of
+        the mean over probes.
+
+    Raises:
+        UsageError: shapes that do not fit, labels out of range, fewer than two probes, not one of size and noise, or
+            one that is negative or not finite.
+        NonFiniteError: NaN, infinity or logits that are not finite.
+
+    Source: Petzka et al. 2021, Definitions 4 and 5 and Equation 1; theory A4, E4.
+    """
+    if probes < 2:
+        raise UsageError(f"an error needs at least two probes, got {probes}")
+    bound = finite_robustness_bound(train, weight, bias, size=size, noise=noise).exponential
+    train_losses, log_p = _losses(train, train_labels, weight, bias)
+    test_losses, _ = _losses(test, test_labels, weight, bias)
+    rows, m = weight.double(), weight.shape[1]
+    if size is None:
+        assert noise is not None  # which finite_robustness_bound has seen to
+        scales = rows.new_full((len(train),), noise)
+    else:
+        scales = torch.linalg.vector_norm(train.double(), dim=1) * (size / math.sqrt(m))
+    leading = float((scales.square() * row_variance(log_p.exp(), squared_distances(rows))).mean() / 2)
+    return GeneralisationGap(
+        float(test_losses.mean() - train_losses.mean()),
+        float(test_losses.std()) / math.sqrt(len(test_losses)) if len(test_losses) > 1 else math.nan,
+        Estimate.of_probes(_rises(log_p, rows, scales, probes, seed), seed),
+        leading,
+        bound,
+    )
+
+
+def _losses(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Each sample's loss, and its log-probabilities."""
+    if len(labels) != len(features) or not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < len(weight):
+        raise UsageError(f"{len(features)} samples need as many labels in [0, {len(weight)}), and at least one")
+    logits = torch.nn.functional.linear(features.double(), weight.double(), None if bias is None else bias.double())
+    log_p = torch.log_softmax(logits, dim=1)
+    if not bool(torch.isfinite(log_p).all()):
+        raise NonFiniteError("the features, the head or its logits hold NaN or infinity")
+    return -log_p.gather(1, labels.long()[:, None])[:, 0], log_p
+
+
+def _rises(log_p: Tensor, rows: Tensor, scales: Tensor, probes: int, seed: int) -> Tensor:
+    """The mean loss's rise under each probe and its negative, whose means in s ~ p_i cancel: they are left out."""
+    drawn = torch.randn(probes, rows.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    p, found = log_p.exp(), []
+    for moved in torch.split(drawn.to(rows.device) @ rows.T, max(1, _ENTRIES // log_p.numel())):
+        centred = (moved[:, None, :] - (moved @ p.T)[:, :, None]) * scales[:, None]
+        both = torch.logsumexp(log_p + centred, dim=2) + torch.logsumexp(log_p - centred, dim=2)
+        found.append(both.mean(dim=1) / 2)
+    return torch.cat(found)
