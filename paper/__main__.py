@@ -7,7 +7,7 @@ python -m paper tables --write README.md replace the tables between their marker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grokcore.commandline import OneLineParser, run_command
@@ -17,7 +17,8 @@ from grokcore.training import epochs, table
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.record import MAX_ROWS, Record, by_arm, read_record, read_records, record_of
 from grokcore.training.table import by_setting
-from paper import timing_report
+from paper import differences, outcomes, timing_report
+from paper.collapse_curve import collapse_curve_figure
 from paper.timing import published_runs
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,12 +54,16 @@ def refresh(runs: Path, results: Path) -> int:
 def tables(results: Path) -> dict[str, str]:
     """A Markdown table for each ``<experiment>/<preset>`` that has results, and for each other setting of it
     (another head, another length) as ``<experiment>/<preset>+<variant>``; then the published measurement
-    beside ours, as ``grokking/timing`` and, in words, ``grokking/timing-verdict``."""
+    beside ours, as ``grokking/timing`` and, in words, ``grokking/timing-verdict``, and paper A's outcomes on CIFAR-10
+    beside ours, as ``cifar10/<preset>-outcomes``, with the arms' differences as ``cifar10/<preset>-differences``."""
     found, recorded = {}, settings(results)
     for (experiment, preset, setting), records in recorded.items():
         name = f"{experiment}/{preset}" + (f"+{setting}" if setting else "")
         rows = epochs if experiment == "cifar10" else table
         found[name] = markdown(rows.HEADER, rows.comparison(records, ["baseline"]))
+    for preset, records in of_images(recorded).items():
+        found[f"cifar10/{preset}-outcomes"] = markdown(outcomes.HEADER, outcomes.table(records, ["baseline"]))
+        found[f"cifar10/{preset}-differences"] = markdown(differences.HEADER, outcomes.differences_table(records))
     published = published_runs([record for records in recorded.values() for record in records])
     if published:
         found["grokking/timing"] = markdown(timing_report.HEADER, timing_report.table(published))
@@ -76,9 +81,18 @@ def settings(results: Path) -> dict[tuple[str, str, str], list[Record]]:
     return found
 
 
+def of_images(recorded: Mapping[tuple[str, str, str], list[Record]]) -> dict[str, list[Record]]:
+    """The CIFAR-10 runs of all settings by their preset."""
+    found: dict[str, list[Record]] = {}
+    for (experiment, preset, _), records in recorded.items():
+        if experiment == "cifar10":
+            found.setdefault(preset, []).extend(records)
+    return found
+
+
 def figures(results: Path, folder: Path) -> list[Path]:
     """Draw all arms of each ``<experiment>/<preset>``, those of its other settings that have several arms apart, the
-    shown run, and the published measurement beside ours; returns the paths."""
+    shown run, CIFAR-10's runs over the collapse curve, and the published measurement beside ours; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn, recorded = [], settings(results)
     for (experiment, preset, setting), records in recorded.items():
@@ -94,6 +108,10 @@ def figures(results: Path, folder: Path) -> list[Path]:
                 save(run_figure(record, baselines), drawn[-1])
     if not drawn:
         raise UsageError(f"there are no recorded results below {results}")
+    for preset, records in of_images(recorded).items():
+        for split in ("train", "test"):
+            drawn.append(folder / f"cifar10-{preset}-collapse-curve-{split}.png")
+            save(collapse_curve_figure(records, split=split), drawn[-1])
     published = published_runs([record for records in recorded.values() for record in records])
     for name, records in published.items():
         drawn.append(folder / f"grokking-{name.replace(', ', '+')}-timing.png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -46,9 +46,13 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
     return rows
 
 
-def arms_in_order(records: Sequence[Record], order: Sequence[str]) -> list[tuple[str, list[Record]]]:
-    """Each arm with its runs, in the given order; others follow by name."""
-    return sorted(by_arm(records).items(), key=lambda item: (_rank(item[0], order), item[0]))
+def arms_in_order(
+    records: Sequence[Record] | Mapping[str, list[Record]], order: Sequence[str]
+) -> list[tuple[str, list[Record]]]:
+    """Each arm with its runs (:func:`~grokcore.training.record.by_arm`, or as given), in the given order; others follow
+    by name."""
+    runs = records if isinstance(records, Mapping) else by_arm(records)
+    return sorted(runs.items(), key=lambda item: (_rank(item[0], order), item[0]))
 
 
 def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -72,7 +76,8 @@ def _settings(record: Record) -> dict[str, Any]:
 
 def _label(record: Record, own: Record) -> str:
     mine, theirs = _settings(record), _settings(own)
-    return "+".join(f"{k.split()[1].replace('_', '')}{v}" for k, v in mine.items() if theirs.get(k) != v)
+    names = {k: k.split()[1].replace("_", "") for k in mine}
+    return "+".join(names[k] if v is True else f"{names[k]}{v}" for k, v in mine.items() if theirs.get(k) != v)
 
 
 def shared_variants(records: Sequence[Record]) -> list[str]:
