@@ -42,7 +42,7 @@ def test_two_classes_by_quadrature(gap: float, spread: float) -> None:
     ):
         rob = found.robustness
         assert abs(rob.value - expected) <= 4 * rob.stderr + 1e-12
-        assert rob.stderr < 0.3 * expected
+        assert rob.stderr < 0.05 * expected
         assert found.representativeness.value == pytest.approx(-rob.value)  # the test set is the train set
 
 
@@ -62,7 +62,8 @@ def test_the_parts_are_the_gap_and_flatness_is_the_leading_one(seed: int, K: int
         assert found.robustness.value >= -1e-14
         assert found.robustness.value <= found.bound + 5 * found.robustness.stderr
     small = generalisation_gap(train, labels, test, test_labels, weight, bias, size=1e-3, probes=16)
-    assert abs(small.robustness.value - small.leading) <= 5 * small.robustness.stderr + 1e-3 * small.leading
+    assert small.robustness.value == pytest.approx(small.leading, rel=1e-3)
+    assert small.robustness.stderr <= 1e-3 * small.leading
 
 
 def test_noise_of_one_size_is_not_what_kappa_bounds() -> None:
@@ -91,7 +92,7 @@ def test_sure_heads_and_many_probes() -> None:
     """A saturated head's rise keeps its digits, and its probes are the same however they are cut into blocks."""
     train, weight, bias, labels = collapsed(0, K=4, m=5, gap=30.0, gamma=0.3)
     few = generalisation_gap(train, labels, train, labels, weight, bias, size=0.02, probes=4)
-    assert few.robustness.value == pytest.approx(few.leading, rel=2.0)
+    assert few.robustness.value == pytest.approx(few.leading, rel=0.1)
     large = train.repeat(2**20 // len(train), 1)
     many = generalisation_gap(
         large, labels.repeat(len(large) // len(train)), train, labels, weight, bias, size=0.02, probes=4
