@@ -117,8 +117,8 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
 
 
 def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figure:
-    """Test accuracy, train CDNV and train kappa of every arm: a row for each family of arms (the word
-    before the first underscore), the baseline in black in each; median and range over seeds.
+    """Test accuracy, train CDNV and train kappa of every arm: a row for each family of arms (:func:`_family`), the
+    baseline in black in each; median and range over seeds.
 
     Args:
         records: runs of one setting (:func:`grokcore.training.table.by_setting`).
@@ -126,14 +126,14 @@ def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figu
     """
     runs = by_arm(records)
     arms = sorted(runs)
-    families = sorted({a.split("_")[0] for a in arms if a != "baseline"}, reverse=True) or ["baseline"]
+    families = sorted({_family(a) for a in arms if a != "baseline"}, reverse=True) or ["baseline"]
     columns = ("test_accuracy", "train_cdnv", "train_kappa")
     abscissa = _Abscissa.of(records[0])
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 2.4 * len(families) + 0.4))
         grid = figure.subplots(len(families), 3, sharex=True, sharey="col", squeeze=False)
         for family, row in zip(families, grid, strict=True):
-            members = [a for a in arms if a.split("_")[0] == family and a != "baseline"]
+            members = [a for a in arms if _family(a) == family and a != "baseline"]
             for axes, column in zip(row, columns, strict=True):
                 _band(axes, runs.get("baseline", []), column, "black", "baseline")
                 for index, arm in enumerate(members):
@@ -159,6 +159,11 @@ def arms_figure(records: Sequence[Record], *, apart: Sequence[str] = ()) -> Figu
         not_drawn = f"\nother settings, not drawn here: {'; '.join(apart)}" if apart else ""
         _suptitle(figure, f"{setting}; {words}{not_drawn}")
     return figure
+
+
+def _family(arm: str) -> str:
+    """The word before the first underscore; the factorial's pairs are their own."""
+    return "both" if "+flatness_" in arm else arm.split("_")[0]
 
 
 def _suptitle(figure: Figure, words: str) -> None:
