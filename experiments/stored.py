@@ -22,7 +22,7 @@ from grokcore.commandline import OneLineParser
 from grokcore.data.split import Split
 from grokcore.heads import HeadInput, find_head
 from grokcore.training.checkpoint import load_checkpoint
-from grokcore.training.run_folder import kept_path, kept_steps, last_path
+from grokcore.training.run_folder import kept_path, kept_steps, last_path, run_id
 
 EXPERIMENTS: dict[str, Experiment] = {each.name: each for each in (grokking.EXPERIMENT, cifar10.EXPERIMENT)}
 PARTS = ("data", "model", "training")
@@ -62,29 +62,37 @@ class StoredRun:
         """The features of whole train and test sets at each step whose checkpoint the run keeps, its last one included.
 
         Raises:
-            UsageError: there is no checkpoint, or one does not hold this run's model.
+            UsageError: there is no checkpoint, or one does not hold this run's model, in finite numbers.
         """
         paths = {step: kept_path(self.folder, step) for step in kept_steps(self.folder)}
         if last_path(self.folder).exists():
-            paths[int(load_checkpoint(last_path(self.folder))["step"])] = last_path(self.folder)
+            paths[self._state(last_path(self.folder))["step"]] = last_path(self.folder)
         if not paths:
             raise UsageError(f"{self.folder} has no checkpoint")
         split, head = self.split, find_head(self.model, "head")
-        for step in tqdm(sorted(paths), unit="checkpoint", disable=not sys.stderr.isatty(), leave=False):
-            self._load(paths[step])
+        for at in tqdm(sorted(paths), unit="checkpoint", disable=not sys.stderr.isatty(), leave=False):
+            step = self._load(paths[at])  # a run that goes on replaces its last checkpoint
             train, test = self._entering(split.train_inputs), self._entering(split.test_inputs)
             weight, bias = (None if p is None else p.detach().clone() for p in (head.weight, head.bias))
             assert weight is not None
             yield step, Features(train, split.train_labels, test, split.test_labels, weight, bias)
 
-    def _load(self, path: Path) -> None:
+    def _state(self, path: Path) -> dict[str, Any]:
         state = load_checkpoint(path)
         if state.get("run_id") != self.run_id:
             raise UsageError(f"{path} belongs to run {state.get('run_id')}, not {self.run_id}")
+        return state
+
+    def _load(self, path: Path) -> int:
+        """Give the model the checkpoint's weights; returns its step."""
+        state = self._state(path)
         try:
             self.model.load_state_dict(state["model"])
         except (KeyError, RuntimeError) as error:
             raise UsageError(f"{path} does not hold this run's model ({str(error).splitlines()[0]})") from None
+        if not all(bool(torch.isfinite(each).all()) for each in self.model.state_dict().values()):
+            raise UsageError(f"{path} holds NaN or infinity")
+        return int(state["step"])
 
     @torch.no_grad()
     def _entering(self, inputs: Tensor) -> Tensor:
@@ -105,14 +113,19 @@ def stored_run(folder: Path, data: Path | None = None) -> StoredRun:
         data: the data set's place, where the experiment takes one and it is not to be looked up.
 
     Raises:
-        UsageError: no run's folder, one of another version of this program, or other data than the run had.
+        UsageError: no run's folder, one that was changed or is of another version of this program, or other data than
+            the run had.
     """
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config, run_id = stored["config"], str(stored["run_id"])
+        config, found_id = stored["config"], str(stored["run_id"])
         experiment, seed = EXPERIMENTS[config["experiment"]], int(config["seed"])
         preset = experiment.presets[config["preset"]]
+        if run_id(config) != found_id:
+            raise UsageError(f"{folder / 'config.json'} was changed, or written by another version of this program")
         command = replace(preset, arm=config["arm"], **{p: _part(getattr(preset, p), config[p]) for p in PARTS})
+    except UsageError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{folder} is not a run's folder (of {', '.join(EXPERIMENTS)})") from None
     split = experiment.split_of(_with_data(command, data), seed)
@@ -123,7 +136,7 @@ def stored_run(folder: Path, data: Path | None = None) -> StoredRun:
     model = experiment.build_model(command, split, seed)
     entering = HeadInput(find_head(model, "head"))
     entering.attach()
-    return StoredRun(folder, config, run_id, split, model, entering)
+    return StoredRun(folder, config, found_id, split, model, entering)
 
 
 def run_parser(name: str, description: str) -> OneLineParser:

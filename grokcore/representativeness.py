@@ -19,13 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokcore.distances import squared_distances
 from grokcore.errors import NonFiniteError, UsageError
 from grokcore.estimators import Estimate
-from grokcore.flatness import row_variance
-from grokcore.robustness import finite_robustness_bound
+from grokcore.robustness import Perturbation, bounds, perturbation
 
 _ENTRIES = 2**22  # of a float64 block of perturbed logits
+_LARGEST = 700.0  # whose exponential is a float64
 
 
 class GeneralisationGap(NamedTuple):
@@ -35,7 +34,8 @@ class GeneralisationGap(NamedTuple):
         gap: L_test - L_train.
         gap_stderr: its standard error as an estimate of the population's, from the spread of the test losses; NaN for
             one of them.
-        robustness: Rob, by Gaussian probes of the features; unbiased.
+        robustness: Rob, by Gaussian probes of the features; unbiased. Where a sure head's rise comes from few probes
+            (Rob far above `leading`), those drawn may miss them: then it and its error are likely too low.
         leading: its leading term for small densities, kappa d^2 / (2m) or (sigma^2/2) mean_i Var_{s ~ p_i}(w_s).
         bound: a bound of Rob at any size (theory E4's first).
     """
@@ -87,57 +87,63 @@ def generalisation_gap(
     Raises:
         UsageError: shapes that do not fit, labels out of range, fewer than two probes, not one of size and noise, or
             one that is negative or not finite.
-        NonFiniteError: NaN, infinity or logits that are not finite.
+        NonFiniteError: NaN, infinity, or logits that leave float64, perturbed or not.
 
-    Source: Petzka et al. 2021, Definitions 4 and 5 and Equation 1; theory A4, E4.
+    Source: Petzka et al. 2021 (representativeness, feature robustness, and the gap as their sum); theory A4, E4.
     """
     if probes < 2:
         raise UsageError(f"an error needs at least two probes, got {probes}")
-    bound = finite_robustness_bound(train, weight, bias, size=size, noise=noise).exponential
-    train_losses, log_p = _losses(train, train_labels, weight, bias)
-    test_losses, _ = _losses(test, test_labels, weight, bias)
-    rows, m = weight.double(), weight.shape[1]
-    if size is None:
-        assert noise is not None  # which finite_robustness_bound has seen to
-        scales = rows.new_full((len(train),), noise)
-    else:
-        scales = torch.linalg.vector_norm(train.double(), dim=1) * (size / math.sqrt(m))
-    p, distances = log_p.exp(), squared_distances(rows)
-    # X_is = s_i^2 ||w_s - E_{p_i} w||^2 / 2, whose mean in s ~ p_i is the sample's leading term.
-    exponents = (p @ distances - row_variance(p, distances)[:, None]).clamp_min(0) * (scales.square() / 2)[:, None]
-    weighted = p * exponents
-    leading = float(weighted.sum() / len(p))
+    found = perturbation(train, weight, bias, size=size, noise=noise)
+    if test.ndim != 2 or test.shape[1] != weight.shape[1]:
+        raise UsageError(f"test features (n, m) need the head's m = {weight.shape[1]}, got {tuple(test.shape)}")
+    logits = torch.nn.functional.linear(test.double(), weight.double(), None if bias is None else bias.double())
+    train_losses = _losses(found.log_p, train_labels)
+    test_losses = _losses(torch.log_softmax(logits, dim=1), test_labels)
+    # The mean of X_is in s ~ p_i is the sample's leading term.
+    weighted = found.log_p.exp() * found.exponents
+    leading = float(weighted.sum() / len(weighted))
+    if not math.isfinite(leading):
+        raise NonFiniteError("the perturbed logits leave float64: the density is too wide")
     # The probes' own leading terms have a known mean: a share of it takes the error off narrow densities, where they
     # are the rise, and none of it comes into wide ones.
-    share = float((weighted * torch.exp(-exponents)).sum() / weighted.sum()) if leading else 0.0
+    share = float((weighted * torch.exp(-found.exponents)).sum() / weighted.sum()) if leading else 0.0
     return GeneralisationGap(
         float(test_losses.mean() - train_losses.mean()),
         float(test_losses.std()) / math.sqrt(len(test_losses)) if len(test_losses) > 1 else math.nan,
-        Estimate.of_probes(_rises(log_p, rows, scales, probes, seed, share), seed, known=share * leading),
+        Estimate.of_probes(_rises(found, probes, seed, share), seed, known=share * leading),
         leading,
-        bound,
+        bounds(found).exponential,
     )
 
 
-def _losses(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Each sample's loss, and its log-probabilities."""
-    if len(labels) != len(features) or not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < len(weight):
-        raise UsageError(f"{len(features)} samples need as many labels in [0, {len(weight)}), and at least one")
-    logits = torch.nn.functional.linear(features.double(), weight.double(), None if bias is None else bias.double())
-    log_p = torch.log_softmax(logits, dim=1)
+def _losses(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Each sample's loss."""
+    n, classes = log_p.shape
+    if labels.shape != (n,) or not n or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UsageError(f"{n} samples need as many labels in [0, {classes}), and at least one")
     if not bool(torch.isfinite(log_p).all()):
         raise NonFiniteError("the features, the head or its logits hold NaN or infinity")
-    return -log_p.gather(1, labels.long()[:, None])[:, 0], log_p
+    return -log_p.gather(1, labels.long()[:, None])[:, 0]
 
 
-def _rises(log_p: Tensor, rows: Tensor, scales: Tensor, probes: int, seed: int, share: float) -> Tensor:
+def _rises(found: Perturbation, probes: int, seed: int, share: float) -> Tensor:
     """The mean loss's rise under each probe and its negative, less a share of its leading term. Means in s ~ p_i, which
     cancel between the two, are left out."""
+    log_p, rows, scales, _ = found
+    p, top, rises = log_p.exp(), log_p.argmax(dim=1), []
     drawn = torch.randn(probes, rows.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    p, found = log_p.exp(), []
-    for moved in torch.split(drawn.to(rows.device) @ rows.T, max(1, _ENTRIES // log_p.numel())):
-        centred = (moved[:, None, :] - (moved @ p.T)[:, :, None]) * scales[:, None]
-        both = torch.logsumexp(log_p + centred, dim=2) + torch.logsumexp(log_p - centred, dim=2)
+    for moved in torch.split(drawn.to(rows.device) @ (rows - rows[:1]).T, max(1, _ENTRIES // log_p.numel())):
+        # About the likeliest class first: a sure head's mean is a small difference from it.
+        centred = moved[:, None, :] - moved[:, top, None]
+        centred = (centred - torch.linalg.vecdot(centred, p)[..., None]) * scales[:, None]
+        both = _log_mean_exp(log_p, p, centred) + _log_mean_exp(log_p, p, -centred)
         leading = torch.linalg.vecdot(centred.square(), p)
-        found.append((both - share * leading).mean(dim=1) / 2)
-    return torch.cat(found)
+        rises.append((both - share * leading).mean(dim=1) / 2)
+    return torch.cat(rises)
+
+
+def _log_mean_exp(log_p: Tensor, p: Tensor, moved: Tensor) -> Tensor:
+    """log E_{s ~ p_i} exp(moved_s), with its digits where it is small."""
+    found = torch.log1p(torch.linalg.vecdot(torch.expm1(moved.clamp(max=_LARGEST)), p))
+    wide = moved.amax(dim=2) > _LARGEST
+    return torch.where(wide, torch.logsumexp(log_p + moved, dim=2), found) if bool(wide.any()) else found

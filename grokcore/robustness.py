@@ -64,6 +64,30 @@ def finite_robustness_bound(
 
     Source: theory E4; for its leading term A4.
     """
+    return bounds(perturbation(features, weight, bias, size=size, noise=noise))
+
+
+class Perturbation(NamedTuple):
+    """What a softmax head makes of a perturbation of its input, float64.
+
+    Attributes:
+        log_p: log-probabilities (n, K) where nothing is perturbed.
+        rows: the head's rows (K, m) in a unit that makes them of order 1.
+        scales: (n,), so that the logits of sample i move by scales_i <z, rows> for a perturbation's direction z whose
+            entries have mean square 1.
+        exponents: X_is (n, K).
+    """
+
+    log_p: Tensor
+    rows: Tensor
+    scales: Tensor
+    exponents: Tensor
+
+
+def perturbation(
+    features: Tensor, weight: Tensor, bias: Tensor | None, *, size: float | None, noise: float | None
+) -> Perturbation:
+    """Checked, as :func:`finite_robustness_bound` says."""
     if features.ndim != 2 or weight.ndim != 2 or features.shape[1] != weight.shape[1] or not features.numel():
         raise UsageError(
             f"features (n, m) and weight (K, m) must share m >= 1 and n >= 1, got {tuple(features.shape)} and "
@@ -83,14 +107,21 @@ def finite_robustness_bound(
         raise NonFiniteError("the features, the head or its logits hold NaN or infinity")
     # Squares of what is of order 1 neither overflow nor vanish.
     tall, heavy = 1.0 if size is None else _magnitude(wide), _magnitude(rows)
-    p = log_p.exp()
-    to_rows = p @ squared_distances(rows / heavy)
+    p, rows = log_p.exp(), rows / heavy
+    to_rows = p @ squared_distances(rows)
     # ||w_s - wbar||^2 = E_t ||w_s - w_t||^2 - Var(w), which loses no digit that the sum over s would show.
     apart = (to_rows - torch.linalg.vecdot(to_rows, p)[:, None] / 2).clamp_min(0)
     norms = wide.new_full((n,), math.sqrt(m)) if size is None else torch.linalg.vector_norm(wide / tall, dim=1)
     low, middle, high = sorted((scale, tall, heavy))  # low * high leaves float64 only where all three do
-    exponents = (low * high * middle / math.sqrt(2 * m) * norms[:, None] * apart.sqrt()).square()
+    scales = low * high * middle / math.sqrt(m) * norms
+    exponents = (scales[:, None] / math.sqrt(2) * apart.sqrt()).square()
     exponents = exponents.nan_to_num(nan=0.0, posinf=math.inf)  # 0 times infinity: a sample or a row at 0
+    return Perturbation(log_p, rows, scales, exponents)
+
+
+def bounds(found: Perturbation) -> RobustnessBound:
+    """What :func:`finite_robustness_bound` returns."""
+    log_p, exponents = found.log_p, found.exponents
     # p (e^X - 1) in logarithms: neither overflows, and small values keep their digits.
     grown = log_p + exponents + torch.log(-torch.expm1(-exponents))
     over = torch.logsumexp(grown, dim=1)
@@ -98,7 +129,7 @@ def finite_robustness_bound(
     largest = float(exponents.max())
     if largest in (0.0, math.inf):
         return RobustnessBound(exponential, largest)
-    leading = float(torch.logsumexp(log_p + torch.log(exponents), dim=(0, 1))) - math.log(n)
+    leading = float(torch.logsumexp(log_p + torch.log(exponents), dim=(0, 1))) - math.log(len(log_p))
     logarithm = leading + largest + math.log(-math.expm1(-largest)) - math.log(largest)
     return RobustnessBound(exponential, math.inf if logarithm > _LARGEST else math.exp(logarithm))
 

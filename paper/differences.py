@@ -25,7 +25,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean of paired differences over seeds and its interval by Student's t."""
+    """A mean of paired differences over seeds and its interval by Student's t, 95 % each (not of all together)."""
 
     mean: float
     low: float
@@ -40,7 +40,9 @@ class Difference:
 
     def verdict(self, margin: float = MARGIN) -> str:
         """Equal within the margin, higher, lower, or not told apart."""
-        if math.isnan(self.low):
+        if math.isnan(self.mean):
+            return "undefined"
+        if self.seeds == 1:
             return "one seed"
         if -margin < self.low and self.high < margin:
             return f"equal within {margin:g} points"
@@ -51,6 +53,8 @@ class Difference:
         return f"not told apart with {self.seeds} seeds"
 
     def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "undefined"
         interval = "" if math.isnan(self.low) else f" [{self.low:+.1f}, {self.high:+.1f}]"
         return f"{self.mean:+.1f}{interval}"
 
@@ -76,11 +80,12 @@ def table(runs: Mapping[str, Sequence[Record]], compared: Sequence[tuple[str, st
             continue
         difference = accuracy_difference(runs[first], runs[second])
         columns = ("train_kappa", "train_frobenius_surrogate", "train_cdnv", "test_cdnv")
-        ratios = [spread([_ratio(a.final(name), b.final(name)) for a, b in found], short) for name in columns]
+        ratios = [spread([ratio(a.final(name), b.final(name)) for a, b in found], short) for name in columns]
         seeds = " ".join(str(a.config["seed"]) for a, _ in found)
         rows.append((f"{first} against {second}", seeds, str(difference), difference.verdict(), *ratios))
     return rows
 
 
-def _ratio(first: float, second: float) -> float:
+def ratio(first: float, second: float) -> float:
+    """NaN where it has no value."""
     return first / second if second else math.nan

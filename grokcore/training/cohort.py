@@ -1,4 +1,4 @@
-"""Several seeds of one arm as one batched model: a step of all of them is one forward and one backward pass.
+"""Several runs of one arm as one batched model: a step of all of them is one forward and one backward pass.
 
 Parameters and AdamW's state of the members are stacked to (S, ...), S the number of members, and the members'
 own become views of their slices. So a member is still a trainer of its own: it is measured, saved and gone on with as
@@ -8,6 +8,7 @@ if it had been trained alone, and nothing of a step is written a second time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from grokcore.errors import UsageError
-from grokcore.training.config import TrainingConfig
 from grokcore.training.step import Trainer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -33,8 +33,8 @@ class Cohort:
     members from the same states repeat bit for bit.
 
     Args:
-        trainers: of one architecture, config and arm, at one step, on one device; of different seeds. A member that
-            was stepped on its own or was given another state since needs a new cohort.
+        trainers: of one architecture, config and arm, at one step, on one device; of different seeds, weight decays or
+            both. A member that was stepped on its own or was given another state since needs a new cohort.
 
     Raises:
         UsageError: members that cannot be batched: they differ in what must be equal, draw random numbers in a step
@@ -78,8 +78,9 @@ class Cohort:
         """One step of every member. Returns for each what :meth:`Trainer.step` does (no device sync)."""
         if len({trainer.steps_done for trainer in self.trainers}) > 1:
             raise UsageError("members of a cohort were stepped on their own: make a new one of them")
-        for optimizer in (self.optimizer, *(trainer.optimizer for trainer in self.trainers)):
-            self._first.set_rates(optimizer)
+        for trainer in self.trainers:
+            trainer.set_rates(trainer.optimizer)
+        self._first.set_rates(self.optimizer)
         batches = [trainer.next_batch() for trainer in self.trainers]
         inputs, labels = (torch.stack(each) for each in zip(*batches, strict=True))
         stacks = {name: stack.detach() for name, stack in self._stacks.items()}
@@ -91,12 +92,25 @@ class Cohort:
             raise UsageError("seeds whose models draw random numbers in a step cannot be batched") from error
         for name, stack in self._stacks.items():
             stack.grad = gradients[name].contiguous()
+        self._decay(stacks)
         self.optimizer.step()
         vmap(self._first.constrain)(stacks[self._head])
         self._counts[:-1] += 1
         for trainer in self.trainers:
             trainer.steps_done += 1
         return [(losses[i], {name: value[i] for name, value in raw.items()}) for i in range(len(self.trainers))]
+
+    def _decay(self, stacks: dict[str, Tensor]) -> None:
+        """AdamW's decay of members that differ in theirs, which the one optimiser of all cannot take."""
+        groups = [group for trainer in self.trainers for group in trainer.optimizer.param_groups]
+        decays = [group["weight_decay"] for group in groups]
+        if len(set(decays)) == 1:
+            return
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = 0.0
+        for stack in stacks.values():
+            kept = [1 - group["lr"] * decay for group, decay in zip(groups, decays, strict=True)]
+            stack.mul_(stack.new_tensor(kept).view(-1, *[1] * (stack.ndim - 1)))
 
     def _objective(self, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Any:
         """The first trainer's own objective, at a member's weights and batch."""
@@ -125,7 +139,7 @@ def require_alike(trainers: Sequence[Trainer], *, at_one_step: bool = False) -> 
     if not trainers or len({id(trainer.model) for trainer in trainers}) < len(trainers):
         raise UsageError("a cohort takes one or more trainers, each with a model of its own")
     first = trainers[0]
-    if not isinstance(first.config, TrainingConfig):
+    if not isinstance(first.optimizer, torch.optim.AdamW):
         raise UsageError("only seeds trained by AdamW can be batched")
     for module in first.model.modules():
         if isinstance(module, _DropoutNd) and module.p > 0:
@@ -151,7 +165,7 @@ def _traits(trainer: Trainer, at_one_step: bool) -> dict[str, Any]:
         "parameters": [(name, p.shape, p.dtype, p.device, p.requires_grad) for name, p in parameters],
         "buffers": [(name, b.shape, b.dtype, b.device) for name, b in trainer.model.named_buffers()],
         "mode": [module.training for module in trainer.model.modules()],
-        "config": trainer.config,
+        "config": replace(trainer.config, weight_decay=0.0),
         "arm": trainer.intervention,
         "step": trainer.steps_done if at_one_step else None,
         "batches": (data.train_inputs.shape[1:], data.train_inputs.dtype, trainer.batches.batch_size, data.augmented),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +15,16 @@ from grokcore.training.schedules import log_spaced_steps
 MOST_STEPS = 10**9
 
 
+Loss = Literal["cross_entropy", "squared"]
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """AdamW for so many steps, measured at log-spaced ones."""
+
+    loss: ClassVar[Loss] = "cross_entropy"
+    """Of the logits, mean over samples (:func:`grokcore.training.losses.mean_loss`); a subclass may make it a field."""
 
     steps: int = 8_000
     """Optimiser steps."""
@@ -51,8 +58,8 @@ class TrainingConfig:
         """The steps after which everything is measured, rising; the last is the run's end."""
         return log_spaced_steps(self.steps, self.measurements)
 
-    def new_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.AdamW:
-        """The optimiser over some parameters, without state."""
+    def new_optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """The optimiser over some parameters, or groups of them, without state."""
         betas = (self.beta1, self.beta2)
         return torch.optim.AdamW(
             parameters, lr=self.learning_rate, betas=betas, weight_decay=self.weight_decay, fused=True
@@ -62,6 +69,8 @@ class TrainingConfig:
 @dataclass(frozen=True)
 class SGDConfig:
     """SGD with momentum for whole epochs, measured at the ends of some of them."""
+
+    loss: ClassVar[Loss] = "cross_entropy"
 
     epochs: int = 80
     """Passes over the train set."""
@@ -95,8 +104,8 @@ class SGDConfig:
         epochs = early | set(range(self.measure_every, self.epochs, self.measure_every)) | {self.epochs}
         return [epoch * epoch_steps(samples, self.batch_size) for epoch in sorted(epochs)]
 
-    def new_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.SGD:
-        """The optimiser over some parameters, without state."""
+    def new_optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """The optimiser over some parameters, or groups of them, without state."""
         return torch.optim.SGD(
             parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
         )

@@ -13,6 +13,7 @@ from grokcore.heads import HeadInput, find_head
 from grokcore.interventions import Intervention, constrain_head, objective, penalties
 from grokcore.training.augmentation import CropFlip
 from grokcore.training.config import AnyConfig
+from grokcore.training.losses import mean_loss
 from grokcore.training.schedules import BatchOrder, cosine_factor, torch_seed, warmup_factor
 
 
@@ -21,7 +22,7 @@ class Trainer:
 
     Args:
         model: in train mode; its output are the logits of `head`. A method ``training_loss(inputs, labels)``, which
-            gives (loss, features, logits), replaces the cross-entropy of its output.
+            gives (loss, features, logits), replaces the config's loss of its output.
         head: the head's name.
         data: the split, on the model's device.
         config: optimiser and length.
@@ -97,12 +98,13 @@ class Trainer:
         return weight
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, the head's input and output for the classes: the model's own training loss, where it has one."""
+        """Mean loss, the head's input and output for the classes: the model's own training loss, where it has one, else
+        the config's."""
         own = getattr(self.model, "training_loss", None)
         if own is not None:
             return own(inputs, labels)  # type: ignore[no-any-return]
         logits = self.model(inputs)
-        return torch.nn.functional.cross_entropy(logits, labels), self._capture.take(), logits
+        return mean_loss(self.config.loss, logits, labels), self._capture.take(), logits
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 1."""

@@ -13,6 +13,8 @@ from experiments import cifar10, grokking, representativeness
 from experiments.representativeness import public_estimate
 from experiments.stored import Features, stored_run
 from grokcore import UsageError
+from grokcore.training.checkpoint import load_checkpoint, save_checkpoint
+from grokcore.training.run_folder import last_path, run_id
 from tests.cases import random_head
 from tests.experiments.small import metrics, small
 from tests.experiments.tiny import only_folder, tiny, tiny_data
@@ -50,6 +52,7 @@ def test_images_and_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert loss == pytest.approx(last["train_loss"], rel=1e-5)
     config = json.loads((folder / "config.json").read_text())
     config["config"]["data"]["pixels"] = "another"
+    config["run_id"] = run_id(config["config"])
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="data found here differ"):
         stored_run(folder, data)
@@ -90,7 +93,43 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     (folder,) = tmp_path.glob("grokking/baseline/seed*")
     with pytest.raises(UsageError, match="made, not read"):
         stored_run(folder, tmp_path)
-    stored = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(stored | {"run_id": "00000000"}))
+    text = (folder / "config.json").read_text()
+    for key, value in (("seed", -1), ("arm", None), ("data", {"p": "x"})):
+        stored = json.loads(text)
+        stored["config"][key] = value
+        (folder / "config.json").write_text(json.dumps(stored))
+        with pytest.raises(UsageError, match="changed, or written by another version"):
+            stored_run(folder)
+    (folder / "config.json").write_text(text)
+    good = load_checkpoint(last_path(folder))
+    save_checkpoint(last_path(folder), good | {"run_id": "00000000"})
     with pytest.raises(UsageError, match="belongs to run"):
         list(stored_run(folder).features())
+    broken = {key: value * math.nan for key, value in good["model"].items()}
+    save_checkpoint(last_path(folder), good | {"model": broken})
+    with pytest.raises(UsageError, match="NaN"):
+        list(stored_run(folder).features())
+
+
+def test_a_run_that_goes_on_while_it_is_read(tmp_path: Path) -> None:
+    """Its last checkpoint is replaced between looking for steps and reading it: the step is the weights' own."""
+    assert grokking.main(small(tmp_path, "--keep", "2", steps=4)) == 0
+    (folder,) = tmp_path.glob("grokking/baseline/seed*")
+    reading = stored_run(folder).features()
+    assert next(reading)[0] == 2
+    save_checkpoint(last_path(folder), load_checkpoint(last_path(folder)) | {"step": 9})
+    assert next(reading)[0] == 9
+
+
+def test_forks_and_noisy_labels(tmp_path: Path) -> None:
+    assert grokking.main(small(tmp_path, "--label-noise", "0.3", "--keep", "20", steps=40)) == 0
+    trunk = next(iter(tmp_path.glob("grokking/baseline/seed*")))
+    words = ("--label-noise", "0.3", "--arm", "control_schedule", "--from", f"{trunk}@20")
+    assert grokking.main(small(tmp_path, *words, steps=40)) == 0
+    (folder,) = tmp_path.glob("grokking/control_schedule/seed*")
+    ((step, seen),) = list(stored_run(folder).features())
+    last = metrics(folder)[-1]
+    assert step == last["step"] == 40
+    logits = torch.nn.functional.linear(seen.train, seen.weight, seen.bias)
+    loss = float(torch.nn.functional.cross_entropy(logits.double(), seen.train_labels))
+    assert loss == pytest.approx(last["train_loss"], rel=1e-5)

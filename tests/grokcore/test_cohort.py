@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -190,6 +190,34 @@ def test_bfloat16_blocks() -> None:
         assert (mine - theirs).norm() < 2e-2 * mine.norm()
 
 
+@dataclass(frozen=True)
+class Squared(TrainingConfig):
+    loss: Literal["squared"] = "squared"
+
+
+def test_members_keep_their_weight_decays() -> None:
+    """Of one seed, under the squared loss: only their decay tells them apart."""
+    decays = (0.0, 0.3, 3.0)
+
+    def build() -> list[Trainer]:
+        configs = [Squared(steps=50, batch_size=20, learning_rate=0.01, weight_decay=decay) for decay in decays]
+        return [trainer(0, arm=Intervention(), config=config) for config in configs]
+
+    alone, together = build(), build()
+    cohort = Cohort(together)
+    for _ in range(50):
+        for single, (loss, _) in zip(alone, cohort.step(), strict=True):
+            assert close(loss.item(), single.step()[0].item())
+    for one, other in zip(alone, together, strict=True):
+        assert all(
+            close(float((a - b).detach().norm()), 0)
+            for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True)
+        )
+    norms = [weight_norm(each)["norm"] for each in together]
+    assert norms == sorted(norms, reverse=True)
+    assert norms[2] < 0.8 * norms[0]
+
+
 def test_what_cannot_be_batched_is_named() -> None:
     class Noisy(EmbeddingMLP):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -221,7 +249,9 @@ def test_what_cannot_be_batched_is_named() -> None:
     for given, words in refused:
         with pytest.raises(UsageError, match=words):
             Cohort(given)
-    Cohort(trainers((0, 1), model=with_body(nn.Dropout(0.0), nn.BatchNorm1d(12, track_running_stats=False)))).step()
+    Cohort(
+        trainers((0, 1), model=with_body(nn.Dropout(0.0), nn.BatchNorm1d(12, affine=False, track_running_stats=False)))
+    ).step()
     drawing = Cohort(trainers((0, 1), model=lambda: Noisy(P, P, embedding=8), dtype=torch.float32))
     with pytest.raises(UsageError, match="random numbers"):
         drawing.step()

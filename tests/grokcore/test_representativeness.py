@@ -100,6 +100,33 @@ def test_sure_heads_and_many_probes() -> None:
     assert many.robustness.value == pytest.approx(few.robustness.value, rel=1e-3)
 
 
+@pytest.mark.parametrize("gap", [20.0, 40.0, 100.0])
+def test_a_sure_heads_rise_is_not_rounded_away(gap: float) -> None:
+    """In float64 log(1 + e^-40) is 0: a narrow density's rise is its leading term all the same, between 0 and bound."""
+    train, weight, bias, labels = collapsed(0, K=4, m=5, gap=gap, gamma=0.3)
+    found = generalisation_gap(train, labels, train, labels, weight, bias, size=1e-5, probes=64)
+    assert found.leading > 0
+    assert found.robustness.value == pytest.approx(found.bound, rel=1e-6, abs=0)
+    assert found.robustness.stderr < 1e-6 * found.leading
+    still = generalisation_gap(train, labels, train, labels, weight, bias, size=0.0, probes=4)
+    assert (still.robustness.value, still.robustness.stderr, still.leading, still.bound) == (0, 0, 0, 0)
+
+
+def test_wide_densities_and_the_ends_of_float64() -> None:
+    train, labels, test, test_labels, weight, bias = problem(2, n=5, m=3, K=4)
+    data = (train, labels, test, test_labels, weight, bias)
+    plain = generalisation_gap(*data, size=0.5)
+    for scale in (1e200, 1e-200):
+        found = generalisation_gap(train * scale, labels, test * scale, test_labels, weight / scale, bias, size=0.5)
+        assert found.robustness.value == pytest.approx(plain.robustness.value, rel=1e-9)
+        assert found.leading == pytest.approx(plain.leading, rel=1e-9)
+    # Far out the loss is linear in the width: exponents beyond the largest float64 among them.
+    far, farther = (generalisation_gap(*data, noise=width).robustness for width in (1e4, 1e5))
+    assert farther.value == pytest.approx(10 * far.value, rel=1e-3)
+    with pytest.raises(NonFiniteError, match="too wide"):
+        generalisation_gap(*data, noise=1e200)
+
+
 @pytest.mark.usefixtures("no_shape_checks")
 def test_bad_input() -> None:
     train, labels, test, test_labels, weight, bias = problem(0, n=3, m=4, K=3)
@@ -115,5 +142,9 @@ def test_bad_input() -> None:
         generalisation_gap(train, labels + 3, *good[2:], size=0.1)
     with pytest.raises(UsageError, match="labels in"):
         generalisation_gap(train, labels, test, test_labels[:2], weight, bias, size=0.1)
+    with pytest.raises(UsageError, match="head's m"):
+        generalisation_gap(train, labels, test[:, :2], test_labels, weight, bias, size=0.1)
+    with pytest.raises(UsageError, match="as many labels"):
+        generalisation_gap(train, labels[:, None], test, test_labels, weight, bias, size=0.1)
     with pytest.raises(NonFiniteError):
         generalisation_gap(train, labels, test * math.nan, test_labels, weight, bias, size=0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,8 +17,10 @@ from grokcore.robustness import RobustnessBound, finite_robustness_bound
 from tests.cases import TOLERANCE, collapsed, orthogonal, random_head
 
 
-def in_mpmath(features: Tensor, weight: Tensor, bias: Tensor | None, size: float) -> tuple[mpmath.mpf, mpmath.mpf]:
-    """Both bounds with 60 digits and no vector operation but sums."""
+def in_mpmath(
+    features: Tensor, weight: Tensor, bias: Tensor | None, size: float, *, noise: bool = False
+) -> tuple[mpmath.mpf, mpmath.mpf]:
+    """Both bounds with 60 digits and no vector operation but sums; of `noise`, `size` is in the features' units."""
     with mpmath.workdps(60):
         rows = [[mpmath.mpf(x) for x in row] for row in weight.double().tolist()]
         offsets = [mpmath.mpf(0)] * len(rows) if bias is None else [mpmath.mpf(x) for x in bias.double().tolist()]
@@ -28,7 +31,7 @@ def in_mpmath(features: Tensor, weight: Tensor, bias: Tensor | None, size: float
             masses = [mpmath.exp(z - max(logits)) for z in logits]
             p = [mass / mpmath.fsum(masses) for mass in masses]
             mean = [mpmath.fdot(p, column) for column in zip(*rows, strict=True)]
-            scale = d**2 * mpmath.fdot(h, h) / (2 * width)
+            scale = d**2 / 2 if noise else d**2 * mpmath.fdot(h, h) / (2 * width)
             x = [scale * mpmath.fsum((a - b) ** 2 for a, b in zip(row, mean, strict=True)) for row in rows]
             logs.append(mpmath.log1p(mpmath.fsum(q * mpmath.expm1(e) for q, e in zip(p, x, strict=True))))
             leading.append(mpmath.fdot(p, x))
@@ -49,6 +52,26 @@ def test_is_its_definition(seed: int, K: int, m: int, size: float) -> None:
     found = finite_robustness_bound(features, weight, bias, size=size)
     close(found, in_mpmath(features, weight, bias, size))
     assert found.exponential <= found.flatness * (1 + 1e-12)
+
+
+@given(seed=st.integers(0, 10_000), K=st.integers(1, 5), m=st.integers(1, 4), noise=st.floats(1e-6, 4))
+def test_of_noise_is_its_definition(seed: int, K: int, m: int, noise: float) -> None:
+    features, weight, bias, _ = random_head(seed, n=3, m=m, K=K)
+    found = finite_robustness_bound(features, weight, bias, noise=noise)
+    close(found, in_mpmath(features, weight, bias, noise, noise=True))
+    assert found.exponential <= found.flatness * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 2.0])
+def test_noise_raises_the_loss_by_less(noise: float) -> None:
+    """E log E_{s ~ p} exp(sigma <w_s - w, z>) of two classes by Gauss-Hermite quadrature, a rise below both bounds and
+    above that of a smaller noise's bound."""
+    features, weight = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[1.5, 0.0], [-1.5, 0.0]]).double()
+    nodes, masses = np.polynomial.hermite_e.hermegauss(200)
+    rise = masses @ np.logaddexp(0, -(3 + 3 * noise * nodes)) / math.sqrt(2 * math.pi) - np.logaddexp(0, -3)
+    found = finite_robustness_bound(features, weight, noise=noise)
+    assert 0 < rise < found.exponential < found.flatness
+    assert rise > finite_robustness_bound(features, weight, noise=noise / 3).exponential
 
 
 def test_by_hand() -> None:
@@ -170,6 +193,8 @@ def test_the_ends_of_float64() -> None:
     assert finite_robustness_bound(features, weight, size=1e200) == (math.inf, math.inf)
     assert finite_robustness_bound(features, weight, size=1e-150).flatness > 0
     assert finite_robustness_bound(features * 1e200, weight[:1], size=1e200) == (0, 0)
+    noisy = finite_robustness_bound(features, weight, noise=1.0)
+    assert tuple(finite_robustness_bound(features * 1e160, weight / 1e160, noise=1e160)) == pytest.approx(tuple(noisy))
     idle = torch.cat([features[:1] * 0, features])
     assert finite_robustness_bound(idle * 1e150, weight * 1e150, size=1e100) == (math.inf, math.inf)
 
@@ -190,6 +215,11 @@ def test_bad_input(no_shape_checks: None) -> None:
     for size in (-1.0, math.nan, math.inf):
         with pytest.raises(UsageError, match="size must be"):
             finite_robustness_bound(features, weight, bias, size=size)
+        with pytest.raises(UsageError, match="noise must be"):
+            finite_robustness_bound(features, weight, bias, noise=size)
+    for both in ({}, {"size": 1.0, "noise": 1.0}):
+        with pytest.raises(UsageError, match="one of size and noise"):
+            finite_robustness_bound(features, weight, bias, **both)
     for broken in (math.nan, math.inf):
         for h, W, b in (
             (features * broken, weight, bias),
