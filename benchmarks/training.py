@@ -19,9 +19,9 @@ from torch import nn
 
 from benchmarks.row import Row
 from benchmarks.timing import interleaved, product
+from experiments.commands import run_config
 from experiments.grokking import EXPERIMENT, measure_row
 from experiments.grokking_config import PRESETS, build_model, split_of
-from experiments.runner import run_config
 from grokcore.data.split import Split
 from grokcore.training.loop import train
 from grokcore.training.run_folder import RunFolder

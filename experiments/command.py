@@ -42,7 +42,8 @@ class Command:
     positive prevents, negative encourages)."""
     together: Together = "auto"
     """How several runs are done: processes (one a core, which share its threads), batched (an arm's seeds as one
-    model), no (one after another), auto (processes on a CPU, batched on a GPU where the model can be)."""
+    model), batches (so in each process), no (one after another), auto (what is fastest on a CPU, batched on a GPU where
+    the model can be)."""
     runs: Path = Path("runs")
     """Where run folders go."""
     results: Path = ROOT / "paper" / "results"
@@ -111,5 +112,7 @@ class Experiment:
     """Rows of the table under `header`, arms in the given order."""
     batchable: bool
     """Whether seeds can be one batched model (no batch norm)."""
+    together: Together = "processes"
+    """What ``--together auto`` is on a CPU."""
     prepare: Callable[[Any, Trainer], None] | None = None
     """Called with a command and its trainer before it starts."""

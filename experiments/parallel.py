@@ -31,8 +31,9 @@ from experiments.progress import ReportedBar, Screen
 from grokcore.errors import DivergedError, InterruptedRunError, UsageError
 from grokcore.training.stop_signal import StopSignal
 
-Together = Literal["auto", "processes", "batched", "no"]
-"""How several runs are done: in processes, the seeds of an arm as one batched model, or one after another."""
+Together = Literal["auto", "processes", "batches", "batched", "no"]
+"""How several runs are done: each in a process of its own, as one batched model in each process, as one batched model
+in this one, or one after another."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +65,33 @@ class Failure:
         return cls(str(error) or type(error).__name__, 2 if isinstance(error, (UsageError, OSError)) else 1)
 
 
-def way_of(asked: Together, device: torch.device, runs: int, cores: int, *, batchable: bool = True) -> Together:
-    """What is done for so many runs. ``auto`` is processes on a CPU with two cores or more, as `python -m benchmarks
-    seeds` finds them faster than batching there; on CUDA it is batched, which no GPU has been asked about yet.
+def way_of(
+    asked: Together,
+    device: torch.device,
+    runs: int,
+    cores: int,
+    *,
+    batchable: bool = True,
+    on_cpu: Together = "processes",
+) -> Together:
+    """What is done for so many runs. ``auto`` is `on_cpu` on a CPU with two cores or more (`python -m benchmarks seeds`
+    finds processes faster than batching for grokking's models); on CUDA it is batched, which no GPU has been asked
+    about yet.
 
     Raises:
         UsageError: batched runs of models that are not `batchable`.
     """
-    if asked == "batched" and not batchable:
-        raise UsageError("--together batched: seeds of a model with batch norm cannot be batched")
+    if asked in ("batched", "batches") and not batchable:
+        raise UsageError(f"--together {asked}: seeds of a model with batch norm cannot be batched")
     if runs < 2:
         return "no"
     if asked != "auto":
         return asked
     if device.type == "cuda":
         return "batched" if batchable else "no"
-    return "processes" if cores > 1 else "no"
+    if not batchable and on_cpu in ("batched", "batches"):
+        on_cpu = "processes"
+    return on_cpu if cores > 1 else "no"
 
 
 def usable_cores() -> int:

@@ -80,8 +80,9 @@ def public_estimate(seen: Features, *, block: int = 500) -> float:
 
     over test samples j and train samples i, weights w_i = c ||h_i|| that the library it calls divides by their sum, so
     that c (its delta) drops out. The density then divides by n twice and has the kernel of one dimension: what is
-    subtracted is below mean l(h_i, y_j) / (2.5 n), and the estimate is the test loss. Its cross-validation draws j from
-    the train set; here the test set is at hand.
+    subtracted is below the mean of sum_i w_i l(h_i, y_j), divided by 2.5 n, and the estimate is the test loss but where
+    that is as small. There j are folds of the train set and the notebook refits the head on the others; here j are the
+    test set and the head is the run's.
     """
     train, test, weight = seen.train.double(), seen.test.double(), seen.weight.double()
     bias = None if seen.bias is None else seen.bias.double()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -14,14 +15,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments.arms import ARMS, CELLS, COMPARED, LAMBDAS, NOT_TUNED, arm_named, with_lambda
-from experiments.cli import parse, peek
+from experiments.arms import COMPARED, NOT_TUNED
 from experiments.command import PARTS, Command, Experiment
-from experiments.forks import Trunk, find_trunk, fork_config
-from experiments.naming import plain_data, variant
-from experiments.parallel import Failure, Job, run_in_processes, share, usable_cores, way_of
+from experiments.commands import commands_of, forked, run_config
+from experiments.naming import plain_data
+from experiments.parallel import Failure, Job, Together, run_in_processes, share, usable_cores, way_of
 from grokcore import DivergedError, Intervention, UsageError
-from grokcore.data.split import Split
 from grokcore.documents import plain
 from grokcore.errors import InterruptedRunError
 from grokcore.training.figures import arms_figure, run_figure, save
@@ -32,38 +31,47 @@ from grokcore.training.record import Record, read_records, record_of
 from grokcore.training.run_folder import RunFolder, last_path, newest
 from grokcore.training.step import Trainer
 
-SEVERAL = {"all": tuple(ARMS), "factorial": tuple(CELLS)}
-"""Words for several arms."""
+Member = tuple[Command, int]
+"""A run: a command and one of its seeds."""
 
 
 def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
     """Parse, run every arm and seed, print what happened; the exit code."""
-    commands = commands_of(experiment, argv)
+    return run_commands(experiment, commands_of(experiment, argv))
+
+
+def run_commands(experiment: Experiment, commands: Sequence[Command]) -> int:
+    """Run every command's seeds, print what happened; the exit code."""
     device = _device(commands[0])
     if commands[0].preset in NOT_TUNED and any(command.intervention != Intervention() for command in commands):
         print(f"note: the arms' coefficients are not tuned for --preset {commands[0].preset}", file=sys.stderr)
     runs = [(command, seed) for command in commands for seed in command.seeds]
     _refuse_early(experiment, runs)
-    way = way_of(commands[0].together, device, len(runs), usable_cores(), batchable=experiment.batchable)
-    records, code = list[Record](), 0
-    if way == "processes":
-        workers, threads = share(len(runs), usable_cores())
-        each = [(replace(command, threads=threads), seed) for command, seed in runs]
+    cores, asked = usable_cores(), commands[0].together
+    way = way_of(asked, device, len(runs), cores, batchable=experiment.batchable, on_cpu=experiment.together)
+    groups = _groups(runs, way, cores)
+    ended: Iterable[list[Record | DivergedError] | Failure]
+    if way in ("processes", "batches"):
+        workers, threads = share(len(groups), cores)
         jobs = [
-            Job(_name(command, seed), partial(run_one, experiment, command, seed, device)) for command, seed in each
+            Job(_title(group), partial(_work, experiment, [(replace(c, threads=threads), s) for c, s in group], device))
+            for group in groups
         ]
-        found = iter(run_in_processes(jobs, workers))
+        ended = run_in_processes(jobs, workers)
     else:
-        groups = [(c, c.seeds) for c in commands] if way == "batched" else [(c, (seed,)) for c, seed in runs]
-        found = (outcome for command, seeds in groups for outcome in run_seeds(experiment, command, seeds, device))
-    for (command, seed), outcome in zip(runs, found, strict=True):
-        if isinstance(outcome, Record):
-            records.append(outcome)
+        ended = (run_batch(experiment, group, device) for group in groups)
+    records, code = list[Record](), 0
+    for group, outcomes in zip(groups, ended, strict=True):
+        if isinstance(outcomes, Failure):  # which has been said when it happened
+            code = max(code, outcomes.code)
             continue
-        failure = outcome if isinstance(outcome, Failure) else Failure.of(outcome)
-        code = max(code, failure.code)
-        if way != "processes":  # which have said so when it happened
-            print(f"error: {_name(command, seed)} {failure.message}", file=sys.stderr)
+        for run, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, Record):
+                records.append(outcome)
+                continue
+            failure = Failure.of(outcome)
+            code = max(code, failure.code)
+            print(f"error: {_title([run])} {failure.message}", file=sys.stderr)
     if len(records) > 1:
         print("\n" + plain(experiment.header, experiment.comparison(records, COMPARED)))
         path = commands[0].runs / experiment.name / "comparison.png"
@@ -72,42 +80,33 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
     return code
 
 
-def commands_of(experiment: Experiment, argv: Sequence[str]) -> list[Command]:
-    """A command for each arm and lambda that the command line asks for.
-
-    Raises:
-        UsageError: it cannot be acted on.
-    """
-    chosen = peek(argv, arm="baseline", preset=experiment.first_preset)
-    if chosen["preset"] not in experiment.presets:
-        raise UsageError(f"unknown preset {chosen['preset']!r} (presets: {', '.join(experiment.presets)})")
-    arms = SEVERAL.get(chosen["arm"], (chosen["arm"],))
-    commands = [_command_for(experiment, arm, chosen["preset"], argv) for arm in arms]
-    if len(arms) > 1 and any(command_variant(experiment, c, ["intervention"]) or c.lambdas for c in commands):
-        raise UsageError(
-            f"--arm {chosen['arm']} takes each arm with its own coefficients; change them one arm at a time"
-        )
-    swept = [command for command in commands if command.lambdas]
-    if any(
-        getattr(c.intervention, weight) != getattr(arm_named(c.arm).coefficients[c.preset], weight)
-        for c in swept
-        for weight in LAMBDAS
-    ):
-        raise UsageError("--lambdas sets the weight of the arm's penalty: leave the weights' own flags out")
-    commands = [
-        replace(
-            command, intervention=with_lambda(command.intervention, value), lambdas=() if value is None else (value,)
-        )
-        for command in commands
-        for value in command.lambdas or (None,)
-    ]
-    for command in commands:
-        command.intervention.release_step(command.steps)
-    return commands
+def _groups(runs: Sequence[Member], way: Together, cores: int) -> list[list[Member]]:
+    """The runs that are done as one: alone, all that can be batched, or those shared out among the cores."""
+    if way in ("no", "processes"):
+        return [[run] for run in runs]
+    alike = dict[str, list[Member]]()
+    for command, seed in runs:
+        parts = {part: plain_data(getattr(command, part)) for part in PARTS}
+        parts["training"]["weight_decay"] = None  # members of a batch may differ in it
+        alike.setdefault(json.dumps(parts, sort_keys=True), []).append((command, seed))
+    shares = 1 if way == "batched" else max(1, cores // len(alike))
+    return [members[i::shares] for members in alike.values() for i in range(min(shares, len(members)))]
 
 
-def _name(command: Command, seed: int) -> str:
-    return " ".join([command.arm, *(f"lambda {value:g}" for value in command.lambdas), f"seed {seed}"])
+def _title(group: Sequence[Member]) -> str:
+    command, seed = group[0]
+    name = " ".join([command.arm, *(f"lambda {value:g}" for value in command.lambdas), f"seed {seed}"])
+    return name if len(group) == 1 else f"{name} and {len(group) - 1} more"
+
+
+def _work(
+    experiment: Experiment, members: Sequence[Member], device: torch.device, bar: Callable[..., ProgressBar]
+) -> list[Record | DivergedError]:
+    """:func:`run_batch` as a job; one run alone raises what ends it, so that it is said when it happens."""
+    outcomes = run_batch(experiment, members, device, bar)
+    if len(outcomes) == 1 and isinstance(outcomes[0], DivergedError):
+        raise outcomes[0]
+    return outcomes
 
 
 def _refuse_early(experiment: Experiment, runs: Sequence[tuple[Command, int]]) -> None:
@@ -130,35 +129,21 @@ def make_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel a tensor
 
 
-def run_one(
+def run_batch(
     experiment: Experiment,
-    command: Command,
-    seed: int,
-    device: torch.device,
-    bar: Callable[..., ProgressBar] = tqdm,
-) -> Record:
-    """One arm and seed, from the last checkpoint if there is one; writes its folder and returns its record."""
-    (outcome,) = run_seeds(experiment, command, (seed,), device, bar)
-    if isinstance(outcome, DivergedError):
-        raise outcome
-    return outcome
-
-
-def run_seeds(
-    experiment: Experiment,
-    command: Command,
-    seeds: Sequence[int],
+    members: Sequence[Member],
     device: torch.device,
     bar: Callable[..., ProgressBar] = tqdm,
 ) -> list[Record | DivergedError]:
-    """Seeds of one arm, several as one batched model, from their last checkpoints; writes their folders. A seed that
+    """Runs of one arm, several as one batched model, from their last checkpoints; writes their folders. One that
     diverged gives its error in place of its record."""
-    torch.set_num_threads(command.threads)
+    first, _ = members[0]
+    torch.set_num_threads(first.threads)
     if device.type == "cuda":  # on a CPU everything here repeats bit for bit without it
         make_deterministic()
     with ExitStack() as held, explained(device):
         folders, runs = list[tuple[RunFolder, list[Record]]](), dict[int, Run]()
-        for index, seed in enumerate(seeds):
+        for index, (command, seed) in enumerate(members):
             split = experiment.split_of(command, seed)
             config, trunk = run_config(experiment, command, seed, split), None
             if command.trunk:
@@ -182,8 +167,8 @@ def run_seeds(
         try:
             ended = train_together(
                 list(runs.values()),
-                checkpoint_every=command.checkpoint_every,
-                keep=command.kept_steps,
+                checkpoint_every=first.checkpoint_every,
+                keep=first.kept_steps,
                 progress=_progress,
                 bar=bar,
             )
@@ -232,53 +217,6 @@ def comparable_baselines(config: dict[str, Any], results: Path) -> list[Record]:
 def _require_results(results: Path) -> None:
     if not results.is_dir() and results != Command().results:
         raise UsageError(f"--results: there is no folder {results}")
-
-
-def run_config(experiment: Experiment, command: Command, seed: int, split: Split) -> dict[str, Any]:
-    """What decides the run's result, as plain data."""
-    config = {"experiment": experiment.name, "preset": command.preset, "arm": command.arm, "seed": seed}
-    config |= {part: plain_data(getattr(command, part)) for part in PARTS}
-    config["data"] |= split.source
-    config["training"]["steps"] = command.steps
-    return config | {"variant": command_variant(experiment, command)}
-
-
-def forked(experiment: Experiment, command: Command, seed: int, config: dict[str, Any]) -> tuple[Trunk, dict[str, Any]]:
-    """The run that ``--from`` names, and the fork's config."""
-
-    def folder_of_arm(name: str) -> Path | None:
-        try:
-            default = _defaults(experiment, name, command.preset)
-        except UsageError:
-            return None
-        parts = {part: getattr(command, part) for part in PARTS if part != "intervention"}
-        of_arm = replace(default, **parts)
-        own = {"arm": name, "intervention": plain_data(of_arm.intervention)}
-        return newest(command.runs, config | own | {"variant": command_variant(experiment, of_arm)})
-
-    trunk = find_trunk(
-        command.trunk, command.runs, config, folder_of_arm, command.training.measured_steps(command.train_samples)
-    )
-    release, steps = command.intervention.release_step(command.steps), command.steps
-    if release is not None and release < trunk.step:
-        raise UsageError(f"the release at step {release} lies before the fork at step {trunk.step}")
-    natural_step = round(0.5 * steps) if release is None else release
-    return trunk, fork_config(trunk, config, arm_named(command.arm).trunk, natural_step)
-
-
-def command_variant(experiment: Experiment, command: Command, parts: Sequence[str] = PARTS) -> list[str]:
-    """The settings that differ from the defaults of the command's arm and preset."""
-    default = _defaults(experiment, command.arm, command.preset)
-    return [token for part in parts for token in variant(getattr(command, part), getattr(default, part))]
-
-
-def _command_for(experiment: Experiment, arm: str, preset: str, argv: Sequence[str]) -> Command:
-    default = _defaults(experiment, arm, preset)
-    return replace(parse(default, argv, f"python -m experiments.{experiment.name}"), arm=arm)
-
-
-def _defaults(experiment: Experiment, arm: str, preset: str) -> Command:
-    return replace(experiment.presets[preset], arm=arm, intervention=arm_named(arm).coefficients[preset])
 
 
 def _device(command: Command) -> torch.device:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from experiments import cifar10, grokking
 from experiments.command import Command, Experiment
-from experiments.runner import run_config
+from experiments.commands import run_config
 from grokcore import UsageError
-from grokcore.capture import eval_mode
+from grokcore.capture import head_features
 from grokcore.commandline import OneLineParser
 from grokcore.data.split import Split
 from grokcore.heads import HeadInput, find_head
@@ -72,7 +72,10 @@ class StoredRun:
         split, head = self.split, find_head(self.model, "head")
         for at in tqdm(sorted(paths), unit="checkpoint", disable=not sys.stderr.isatty(), leave=False):
             step = self._load(paths[at])  # a run that goes on replaces its last checkpoint
-            train, test = self._entering(split.train_inputs), self._entering(split.test_inputs)
+            train, test = (
+                head_features(self.model, self.entering, inputs, chunk=CHUNK)
+                for inputs in (split.train_inputs, split.test_inputs)
+            )
             weight, bias = (None if p is None else p.detach().clone() for p in (head.weight, head.bias))
             assert weight is not None
             yield step, Features(train, split.train_labels, test, split.test_labels, weight, bias)
@@ -93,16 +96,6 @@ class StoredRun:
         if not all(bool(torch.isfinite(each).all()) for each in self.model.state_dict().values()):
             raise UsageError(f"{path} holds NaN or infinity")
         return int(state["step"])
-
-    @torch.no_grad()
-    def _entering(self, inputs: Tensor) -> Tensor:
-        """The head's input (n, m) in eval mode."""
-        found = []
-        with eval_mode(self.model):
-            for part in torch.split(inputs, CHUNK):
-                self.model(part)
-                found.append(self.entering.take())
-        return torch.cat(found)
 
 
 def stored_run(folder: Path, data: Path | None = None) -> StoredRun:

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from grokcore.errors import UsageError
-from grokcore.heads import find_head, uncompiled
+from grokcore.heads import HeadInput, find_head, uncompiled
 from grokcore.pooling import Pool, check_pool, first_tensor, pooled
 
 
@@ -241,3 +241,16 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _is_leaf(module: nn.Module) -> bool:
     return not any(True for _ in module.children())
+
+
+@torch.no_grad()
+def head_features(
+    model: nn.Module, entering: HeadInput, inputs: Shaped[Tensor, "n ..."], *, chunk: int
+) -> Float[Tensor, "n m"]:
+    """What enters the head, in eval mode, `chunk` inputs a forward pass; `entering` is attached."""
+    found = []
+    with eval_mode(model):
+        for part in torch.split(inputs, chunk):
+            model(part)
+            found.append(entering.take())
+    return torch.cat(found)

@@ -28,7 +28,7 @@ PUBLISHED = {
 }
 """By arm and penalty's lambda; arms that are not named are not in the paper."""
 HEADER = (
-    "arm", "paper A: validation", "here: seeds", "test accuracy (%)", "against the same data's baseline, points",
+    "arm", "paper A: validation", "here: seeds", "test accuracy (%)", "against the baseline, points",
     "exact kappa, train", "surrogate, train", "surrogate / kappa", "CDNV, train",
 )  # fmt: skip
 COMPARED = (
@@ -61,7 +61,8 @@ def by_full_name(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def table(records: Sequence[Record], order: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """Rows under HEADER, one an arm with its variants; final values, median [least, greatest] over seeds."""
+    """Rows under HEADER, one an arm with its variants: final values, median [least, greatest] over seeds, beside the
+    baseline of the same data, model and training."""
     runs = by_full_name(records)
     return [_row(arm, of_arm, runs) for arm, of_arm in arms_in_order(runs, order)]
 
@@ -79,14 +80,14 @@ def published(arm: str) -> str:
 
 def _row(arm: str, runs: Sequence[Record], all_runs: Mapping[str, Sequence[Record]]) -> tuple[str, ...]:
     kappas, surrogates = ([r.final(f"train_{n}") for r in runs] for n in ("kappa", "frobenius_surrogate"))
-    baselines = [r for each in all_runs.values() for r in each if r.config["arm"] == "baseline" and _alike(r, runs[0])]
-    against = differences.pairs(runs, baselines)
+    baselines = [b for each in all_runs.values() for b in each if b.config["arm"] == "baseline" and _alike(b, runs)]
+    against = [] if runs[0] in baselines else differences.pairs(runs, baselines)
     return (
         arm,
         published(arm),
         " ".join(str(r.config["seed"]) for r in runs),
         spread([100 * r.final("test_accuracy") for r in runs], lambda v: f"{v:.1f}"),
-        str(differences.accuracy_difference(*zip(*against, strict=True))) if against and runs[0].config["arm"] != "baseline" else "",
+        str(differences.accuracy_difference(*zip(*against, strict=True))) if against else "",
         spread(kappas, short),
         spread(surrogates, short),
         spread([differences.ratio(s, k) for s, k in zip(surrogates, kappas, strict=True)], short),
@@ -94,6 +95,7 @@ def _row(arm: str, runs: Sequence[Record], all_runs: Mapping[str, Sequence[Recor
     )
 
 
-def _alike(first: Record, second: Record) -> bool:
-    """Whether two runs differ by their arm and seed alone."""
-    return all(first.config[part] == second.config[part] for part in ("data", "model", "training"))
+def _alike(baseline: Record, runs: Sequence[Record]) -> bool:
+    """Whether it has the data, model and training of one of the runs: augmented arms have an augmented baseline."""
+    parts = ("data", "model", "training")
+    return any(all(baseline.config[part] == run.config[part] for part in parts) for run in runs)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from experiments.arms import ARMS
+from experiments.commands import command_variant
 from experiments.grokking import EXPERIMENT, main
 from experiments.grokking_config import PRESETS, build_model, split_of
-from experiments.runner import command_variant
 from grokcore import Intervention, cdnv, frobenius_surrogate, relative_flatness
 from grokcore.training.config import TrainingConfig
 from grokcore.training.step import Trainer

@@ -14,7 +14,7 @@ import torch
 from experiments.arms import ARMS, CELLS
 from experiments.cifar10 import EXPERIMENT, main
 from experiments.cifar10_config import PRESETS
-from experiments.runner import commands_of
+from experiments.commands import commands_of
 from grokcore import measure
 from grokcore.data.cifar10 import image_split, load_cifar10
 from grokcore.models.resnet import resnet18

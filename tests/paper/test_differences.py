@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from grokcore.training.figures import save
 from grokcore.training.record import Record
@@ -26,7 +27,8 @@ def run(arm: str, seed: int, accuracy: float, *, kappa: float = 2.0, cdnv: float
     name, *variant = arm.split("+")
     predicted = float(kappa_at_collapse(gap, 10, 1.0))
     rows = [[s, s, accuracy, kappa, 9 * kappa, cdnv, 2 * cdnv, gap, 1.0, predicted] for s in (0, 1, 2)]
-    config = {"experiment": "cifar10", "preset": "cpu", "arm": name, "variant": variant, "seed": seed, "data": {}}
+    config = {"experiment": "cifar10", "preset": "cpu", "arm": name, "variant": variant, "seed": seed}
+    config |= {"data": {"augment": "augment" in variant}, "model": {}, "training": {}}
     return Record(config, "0" * 8, {}, "cpu", "0" * 7, 1.0, COLUMNS, rows, {})
 
 
@@ -44,6 +46,8 @@ def runs(arm: str, *accuracies: float, **more: float) -> list[Record]:
         ((-3.0, 0.0, 3.0), "not told apart with 3 seeds"),  # no difference seen is no equality
         ((3.0, 3.5, -4.0), "not told apart with 3 seeds"),
         ((0.0,), "one seed"),
+        ((0.0, math.nan), "undefined"),
+        ((math.nan,), "undefined"),
     ],
 )
 def test_verdicts(values: tuple[float, ...], verdict: str) -> None:
@@ -57,6 +61,15 @@ def test_the_interval_is_students() -> None:
     assert found.high - found.mean == pytest.approx(half, rel=0.01)
     assert str(found) == f"+2.3 [{found.low:+.1f}, {found.high:+.1f}]"
     assert str(Difference.of((1.0,))) == "+1.0"
+
+
+def test_it_holds_the_truth_19_times_in_20() -> None:
+    """Of two or three normal numbers; Student's distribution function is elementary there."""
+    two, three = (Difference.of(values) for values in ((0.0, 2.0), (0.0, 1.0, 2.0)))
+    t = (two.high - two.mean) / 1.0  # the standard error of (0, 2)
+    assert 2 / math.pi * math.atan(t) == pytest.approx(0.95, abs=0.005)
+    t = (three.high - three.mean) * math.sqrt(3)
+    assert t / math.sqrt(2 + t * t) == pytest.approx(0.95, abs=0.005)
 
 
 def test_pairs_are_of_the_same_seed() -> None:
@@ -83,10 +96,31 @@ def test_tables() -> None:
     assert found["ncc_prevent against baseline"][3:5] == ("lower", "10")
 
 
+def test_the_baseline_is_of_the_same_data() -> None:
+    records = [*runs("baseline", 0.5), *runs("baseline+augment", 0.8), *runs("ncc_prevent+augment", 0.7)]
+    rows = {row[0]: row for row in table(records)}
+    assert rows["ncc_prevent+augment"][4] == "-10.0"
+    assert rows["baseline+augment"][4] == ""
+    assert {row[0]: row for row in table([records[0], records[2]])}["ncc_prevent+augment"][4] == ""
+
+
+def test_what_has_no_value_is_said_to_have_none() -> None:
+    flat, broken = run("ncc_encourage", 0, 0.5, kappa=0.0), run("ncc_prevent", 0, math.nan, kappa=math.nan)
+    records = [*runs("baseline", 0.5), flat, broken]
+    rows = {row[0]: row for row in table(records)}
+    assert rows["ncc_encourage"][7] == "undefined"
+    assert rows["ncc_prevent"][3:6] == ("undefined",) * 3
+    found = {row[0]: row for row in differences_table(records)}
+    assert found["ncc_prevent against baseline"][2:5] == ("undefined",) * 3
+    assert found["ncc_encourage against baseline"][4] == "0"
+
+
 def test_what_paper_a_says() -> None:
     assert published("flatness_release+at0.25+fork") == published("flatness_release") != published("ncc_prevent")
     assert published("control_norm") == published("ncc_prevent+flatness_prevent") == "not in the paper"
-    assert {published(arm) for pair in COMPARED for arm in pair} >= set(PUBLISHED.values())
+    shown = {arm for pair in COMPARED for arm in pair} | {f"ncc_prevent+lambda{v}" for v in ("0.01", "1e-3", "1e-4")}
+    assert {published(arm) for arm in shown} >= set(PUBLISHED.values())
+    assert published("ncc_prevent+lambda0.01") != published("ncc_prevent")
 
 
 def test_the_collapse_curve(tmp_path: Path) -> None:
@@ -102,3 +136,31 @@ def test_the_collapse_curve(tmp_path: Path) -> None:
     assert path.stat().st_size > 10_000
     looks = {(look(r.arm)["color"], look(r.arm)["marker"], look(r.arm).get("mfc")) for r in records}
     assert len(looks) == 4
+
+
+def test_every_compared_arm_has_its_own_mark_and_name() -> None:
+    arms = {arm for pair in COMPARED for arm in pair}
+    looks = [tuple(look(arm).get(key) for key in ("color", "marker", "mfc", "mec", "fillstyle")) for arm in arms]
+    assert len(set(looks)) == len(arms)
+    assert len({look(arm)["label"] for arm in arms}) == len(arms)
+    assert look("control_schedule+fork") == look("control_schedule")
+
+
+def test_the_legend_of_all_arms_lies_on_the_page() -> None:
+    arms = {arm for pair in COMPARED for arm in pair} | {"ncc_encourage+flatness_encourage", "ncc_prevent+lambda1e-3"}
+    figure = collapse_curve_figure([run(arm, 0, 0.5) for arm in sorted(arms)])
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    page, box = figure.bbox, legend.get_window_extent()
+    assert page.x0 <= box.x0 < box.x1 <= page.x1
+    assert len(legend.get_texts()) == len(arms) + 1
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, -1.0])
+@pytest.mark.parametrize("column", ["train_kappa", "train_logit_gap", "train_cdnv", "train_kappa_collapse_curve"])
+def test_numbers_without_a_place_on_a_log_axis_are_left_out(column: str, value: float, tmp_path: Path) -> None:
+    good, bad = runs("baseline", 0.5, 0.6)
+    for row in bad.rows:
+        row[COLUMNS.index(column)] = value
+    for records in ([good, bad], [bad]):
+        save(collapse_curve_figure(records), tmp_path / "curve.png")
