@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.stored import Features, StoredRun, run_parser, stored_run
-from grokcore import generalisation_gap
+from grokcore import UsageError, generalisation_gap
 from grokcore.commandline import run_command
 from grokcore.documents import markdown, plain
 from grokcore.representativeness import GeneralisationGap
@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it as a PNG")
     parser.add_argument("--probes", type=int, default=128, help="perturbations behind each number (default: 128)")
     words = parser.parse_args(argv)
+    if words.figure is not None and not words.figure.parent.is_dir():
+        raise UsageError(f"--figure: there is no folder {words.figure.parent}")
     run, found, rows = stored_run(words.run, words.data), Found(), list[tuple[str, ...]]()
     for step, seen in run.features():
         found[step] = parts(seen, words.probes)

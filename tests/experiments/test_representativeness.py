@@ -87,6 +87,8 @@ def test_the_public_estimate_in_loops() -> None:
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        representativeness.main([str(tmp_path), "--figure", str(tmp_path / "absent" / "gap.png")])
     with pytest.raises(UsageError, match="not a run's folder"):
         representativeness.main([str(tmp_path)])
     assert grokking.main(small(tmp_path, steps=4)) == 0
