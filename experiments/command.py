@@ -114,5 +114,7 @@ class Experiment:
     """Whether seeds can be one batched model (no batch norm)."""
     together: Together = "processes"
     """What ``--together auto`` is on a CPU."""
+    default_of: Callable[[Any], Command] | None = None
+    """The command whose settings go without saying in a run's name; None: the preset with its arm's coefficients."""
     prepare: Callable[[Any, Trainer], None] | None = None
     """Called with a command and its trainer before it starts."""

@@ -88,7 +88,8 @@ def forked(experiment: Experiment, command: Command, seed: int, config: dict[str
 
 def command_variant(experiment: Experiment, command: Command, parts: Sequence[str] = PARTS) -> list[str]:
     """The settings that differ from the defaults of the command's arm and preset."""
-    default = _defaults(experiment, command.arm, command.preset)
+    default_of = experiment.default_of
+    default = default_of(command) if default_of else _defaults(experiment, command.arm, command.preset)
     return [token for part in parts for token in variant(getattr(command, part), getattr(default, part))]
 
 

@@ -27,10 +27,10 @@ def _named(name: str, value: Any) -> str:
     short = SHORT.get(name, name.replace("_", ""))
     if isinstance(value, bool):
         return short if value else f"no{short}"
-    return short + _token(-value if name in NEGATED else value)
+    return short + token(-value if name in NEGATED else value)
 
 
-def _token(value: Any) -> str:
+def token(value: Any) -> str:
     """A setting's value in a file name."""
     if isinstance(value, tuple):
         return "x".join(map(str, value))

@@ -100,7 +100,7 @@ def run_figure(record: Record, baselines: Sequence[Record] = ()) -> Figure:
             _mark(axes, record)
             abscissa.prepare(axes)
             abscissa.limits(axes, 0.001, [record])
-        if not of_rows:  # the curve is of a head whose rows are the classes
+        if "train_kappa_collapse_curve" in record.columns:  # of cross-entropy, and a head whose rows are the classes
             label = "train, if collapsed: theory B1 at this gap"
             _curve(panels["kappa"], record, "train_kappa_collapse_curve", color=GREEN, lw=1.2, ls=":", label=label)
         _titles(panels)
@@ -235,7 +235,7 @@ def _baseline_label(baselines: Sequence[Record]) -> str:
 def _setting(record: Record) -> str:
     data = record.config["data"]
     if "images" in data:
-        augmented = ", augmented" if data["augment"] else ""
+        augmented = ", augmented" if data.get("augment") else ""
         return f"{data['images']}, {data['train_images']:,} train images{augmented}, {record.config['preset']}"
     task = "composition in S_5" if data["operation"].lower() == "s5" else f"{data['operation']} mod {data['p']}"
     return f"{task}, {100 * data['train_fraction']:g} % train, {record.config['preset']}"

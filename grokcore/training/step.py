@@ -50,8 +50,8 @@ class Trainer:
         self.optimizer = config.new_optimizer(model.parameters())
         torch.manual_seed(torch_seed(seed, "dropout"))
         self.steps_done = 0
-        self._capture = HeadInput(self.head)
-        self._capture.attach()
+        self.head_input = HeadInput(self.head)
+        self.head_input.attach()
 
     @property
     def released(self) -> bool:
@@ -104,7 +104,7 @@ class Trainer:
         if own is not None:
             return own(inputs, labels)  # type: ignore[no-any-return]
         logits = self.model(inputs)
-        return mean_loss(self.config.loss, logits, labels), self._capture.take(), logits
+        return mean_loss(self.config.loss, logits, labels), self.head_input.take(), logits
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 1."""
