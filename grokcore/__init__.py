@@ -6,6 +6,7 @@ from grokcore.bounds import margin_error_bound
 from grokcore.collapse import CollapseReport, collapse_report
 from grokcore.collapse_limits import VarianceFloor, transfer_ceiling, variance_floor
 from grokcore.curvature import exact_hessian
+from grokcore.dependence import Dependence, normalised_hsic
 from grokcore.errors import DivergedError, NonFiniteError, ResourceBusyError, UsageError
 from grokcore.estimators import Estimate
 from grokcore.factorisation import FlattestReparametrisation, flattest_reparametrisation
@@ -15,6 +16,7 @@ from grokcore.information import InformationBounds, information_bounds
 from grokcore.interventions import Intervention
 from grokcore.layer_flatness import layer_relative_flatness
 from grokcore.monitor import Monitor
+from grokcore.mutual_information import ksg_information, noisy_information
 from grokcore.operators import GaussNewtonOperator, HessianOperator
 from grokcore.report import Report, measure
 from grokcore.representativeness import GeneralisationGap, generalisation_gap
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ClassMoments",
     "CollapseReport",
+    "Dependence",
     "DivergedError",
     "Estimate",
     "FlatnessSandwich",
@@ -54,10 +57,13 @@ __all__ = [
     "gini_impurity",
     "hessian_trace",
     "information_bounds",
+    "ksg_information",
     "layer_relative_flatness",
     "margin_error_bound",
     "measure",
     "nearest_mean_agreement",
+    "noisy_information",
+    "normalised_hsic",
     "relative_flatness",
     "transfer_ceiling",
     "variance_floor",
