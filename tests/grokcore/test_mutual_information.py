@@ -40,8 +40,6 @@ def test_gaussian_features(m: int, noise: float) -> None:
     assert found.value == pytest.approx(known, rel=0.06)
     saturated = noisy_information(normals(2_000, 3 * m, seed=9), noise=noise / 40)
     assert saturated.value < math.log(2_000) + 1e-9
-        2_000
-    )  # where it saturates
 
 
 @given(seed=st.integers(0, 1000), noise=st.floats(0.2, 5.0))
