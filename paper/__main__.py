@@ -13,7 +13,7 @@ from pathlib import Path
 from grokcore.commandline import OneLineParser, run_command
 from grokcore.documents import markdown, write_tables
 from grokcore.errors import UsageError
-from grokcore.training import epochs, table
+from grokcore.training import clocks, epochs, table
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.record import MAX_ROWS, Record, by_arm, read_record, read_records, record_of
 from grokcore.training.table import by_setting
@@ -59,7 +59,7 @@ def tables(results: Path) -> dict[str, str]:
     found, recorded = {}, settings(results)
     for (experiment, preset, setting), records in recorded.items():
         name = f"{experiment}/{preset}" + (f"+{setting}" if setting else "")
-        rows = epochs if experiment == "cifar10" else table
+        rows = {"cifar10": epochs, "dynamics": clocks}.get(experiment, table)
         found[name] = markdown(rows.HEADER, rows.comparison(records, ["baseline"]))
     for preset, records in of_images(recorded).items():
         found[f"cifar10/{preset}-outcomes"] = markdown(outcomes.HEADER, outcomes.table(records, ["baseline"]))

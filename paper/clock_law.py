@@ -1,0 +1,130 @@
+"""The law of the second clock, tau_2 ~ 1 / (eta lambda): its slope on log axes, with what never happened counted in.
+
+log tau = a + b log lambda + s N(0, 1), by maximum likelihood. A run's tau is known to lie between two measured steps;
+one that never came lies beyond the run's end. Both are what the likelihood says of them, so nothing is dropped: leaving
+out the runs that never got there would flatten the slope. The interval is by bootstrap over the runs of each decay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+from scipy.special import log_ndtr  # type: ignore[import-untyped]
+
+from grokcore.training.record import Record
+
+PREDICTED = -1.0
+"""The slope of tau_2 ~ 1 / (eta lambda)."""
+BOOTSTRAPS = 1_000
+_LEAST_SPREAD = 0.01  # of log tau: a tenth of the distance between two measured steps
+
+
+@dataclass(frozen=True)
+class Event:
+    """When something happened in a run of one weight decay: after `after`, by `step`; infinite: not within the run."""
+
+    decay: float
+    after: float
+    step: float
+
+    @property
+    def censored(self) -> bool:
+        """Whether it did not come."""
+        return math.isinf(self.step)
+
+
+@dataclass(frozen=True)
+class Law:
+    """The fitted line, and what it rests on."""
+
+    slope: float
+    intercept: float
+    """log tau at decay 1."""
+    spread: float
+    """Standard deviation of log tau about the line."""
+    low: float
+    """Bootstrap interval of the slope, 95 %."""
+    high: float
+    runs: int
+    censored: int
+
+    def tau(self, decay: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """The line's median at a weight decay."""
+        return np.exp(self.intercept + self.slope * np.log(decay))
+
+    def __str__(self) -> str:
+        return (
+            f"slope {self.slope:.2f} [{self.low:.2f}, {self.high:.2f}] (predicted {PREDICTED:g}), {self.runs} runs, "
+            f"{self.censored} of them censored"
+        )
+
+
+def event_of(record: Record, name: str = "tau_2") -> Event:
+    """An event of a run's summary."""
+    found, last = record.summary.get(name), float(record.final("step"))
+    decay = float(record.config["training"]["weight_decay"])
+    if found is None:
+        return Event(decay, last, math.inf)
+    return Event(decay, float(found["after"]), float(found["step"]))
+
+
+def law(events: Sequence[Event], *, seed: int = 0, bootstraps: int = BOOTSTRAPS) -> Law:
+    """The fit and its interval.
+
+    Raises:
+        ValueError: fewer than two weight decays at which it happened at all: no slope.
+    """
+    if len({event.decay for event in events if not event.censored}) < 2:
+        raise ValueError("a slope needs the event at two weight decays or more")
+    slope, intercept, spread = _fit(events)
+    by_decay: dict[float, list[Event]] = {}
+    for event in events:
+        by_decay.setdefault(event.decay, []).append(event)
+    rng, slopes = np.random.default_rng(seed), list[float]()
+    for _ in range(bootstraps):
+        drawn = [group[i] for group in by_decay.values() for i in rng.integers(len(group), size=len(group))]
+        if len({event.decay for event in drawn if not event.censored}) >= 2:
+            slopes.append(_fit(drawn, start=(slope, intercept, spread))[0])
+    low, high = np.quantile(slopes, (0.025, 0.975)) if slopes else (math.nan, math.nan)
+    return Law(slope, intercept, spread, float(low), float(high), len(events), sum(event.censored for event in events))
+
+
+def _fit(events: Sequence[Event], start: tuple[float, float, float] | None = None) -> tuple[float, float, float]:
+    """Slope, intercept and spread of the greatest likelihood."""
+    x = np.log([event.decay for event in events])
+    # Step 0 has no logarithm: what was there from the start came before step 1.
+    low = np.log([max(event.after, 0.5) for event in events])
+    high = np.array([math.inf if event.censored else math.log(max(event.step, 1.0)) for event in events])
+    if start is None:
+        seen = np.isfinite(high)
+        slope, intercept = np.polyfit(x[seen], high[seen], 1)
+        start = (float(slope), float(intercept), 0.3)
+
+    def minus_log_likelihood(values: NDArray[np.float64]) -> float:
+        slope, intercept, log_spread = values
+        spread = _LEAST_SPREAD + math.exp(log_spread)
+        middle = intercept + slope * x
+        return -float(np.sum(_log_between((low - middle) / spread, (high - middle) / spread)))
+
+    first = (start[0], start[1], math.log(max(start[2] - _LEAST_SPREAD, 1e-3)))
+    found = minimize(
+        minus_log_likelihood, first, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-7, "maxiter": 5_000}
+    )
+    slope, intercept, log_spread = (float(value) for value in found.x)
+    return slope, intercept, _LEAST_SPREAD + math.exp(log_spread)
+
+
+def _log_between(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(Phi(b) - Phi(a)) for a < b, b may be infinite, with its digits in both tails."""
+    flip = a > 0  # Phi(b) - Phi(a) = Phi(-a) - Phi(-b)
+    lower, upper = np.where(flip, -b, a), np.where(flip, -a, b)
+    smaller, larger = log_ndtr(lower), log_ndtr(upper)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(np.isneginf(smaller), 0.0, np.exp(np.minimum(smaller - larger, -1e-15)))
+    found: NDArray[np.float64] = larger + np.log1p(-ratio)
+    return found

@@ -1,0 +1,72 @@
+"""The fit of the second clock's law on runs drawn from a known one, censored as real ones are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from grokcore.training.record import Record
+from grokcore.training.schedules import log_spaced_steps
+from paper.clock_law import Event, _log_between, event_of, law
+
+DECAYS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
+STEPS = np.array(log_spaced_steps(100_000, 120))
+
+
+def drawn(slope: float, *, at_one: float = 2_000.0, spread: float = 0.15, seeds: int = 5, seed: int = 0) -> list[Event]:
+    """Five runs a decay, seen at measured steps up to 100,000."""
+    rng, found = np.random.default_rng(seed), []
+    for decay in DECAYS:
+        for _ in range(seeds):
+            tau = at_one * decay**slope * math.exp(spread * rng.normal())
+            index = int(np.searchsorted(STEPS, tau))
+            late = index == len(STEPS)
+            found.append(Event(decay, float(STEPS[index - 1]), math.inf if late else float(STEPS[index])))
+    return found
+
+
+@pytest.mark.parametrize("slope", [-1.0, -0.6])
+def test_the_slope_is_found_and_covered(slope: float) -> None:
+    found = law(drawn(slope), bootstraps=100)
+    assert found.low < slope < found.high
+    assert found.slope == pytest.approx(slope, abs=0.08)
+    assert found.spread == pytest.approx(0.15, rel=0.4)
+    assert found.tau(1.0) == pytest.approx(2_000, rel=0.15)
+    assert found.runs == 40
+
+
+def test_leaving_out_what_never_came_would_flatten_it() -> None:
+    events = drawn(-1.0, at_one=6_000.0, spread=0.5)
+    seen = [event for event in events if not event.censored]
+    assert 3 <= len(events) - len(seen) <= 15
+    whole, naive = law(events, bootstraps=100), law(seen, bootstraps=2)
+    assert whole.censored == len(events) - len(seen)
+    assert whole.low < -1 < whole.high
+    assert naive.slope > whole.slope + 0.05
+
+
+def test_no_slope_without_two_decays() -> None:
+    with pytest.raises(ValueError, match="two weight decays"):
+        law([Event(0.1, 10, 20), Event(0.01, 100, math.inf)])
+
+
+def test_probabilities_between_keep_their_tails() -> None:
+    mpmath = pytest.importorskip("mpmath")
+    for a, b in ((-1, 2), (30, 31), (-31, -30), (5, math.inf), (-40, math.inf), (0.1, 0.1001), (-40, 40)):
+        with mpmath.workdps(60):
+            high = mpmath.mpf(1) if math.isinf(b) else mpmath.ncdf(b)
+            exact = float(mpmath.log(high - mpmath.ncdf(a))) if a < 0 else float(
+                mpmath.log(mpmath.ncdf(-a) - (0 if math.isinf(b) else mpmath.ncdf(-b)))
+            )  # fmt: skip
+        assert float(_log_between(np.array([a]), np.array([b]))[0]) == pytest.approx(exact, rel=1e-9, abs=1e-12)
+
+
+def test_an_event_of_a_run() -> None:
+    config = {"training": {"weight_decay": 0.1}}
+    record = Record(
+        config, "", {}, "", "", 0.0, ["step"], [[0], [500]], {"tau_2": {"step": 100, "after": 90}, "tau_1": None}
+    )
+    assert event_of(record) == Event(0.1, 90, 100)
+    assert event_of(record, "tau_1") == Event(0.1, 500, math.inf)
