@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from grokcore.training.figures import save
 from grokcore.training.record import Record
 from grokcore.training.schedules import log_spaced_steps
 from paper.clock_law import Event, _log_between, event_of, law
+from paper.clocks_figure import clocks_figure
 
 DECAYS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
 STEPS = np.array(log_spaced_steps(100_000, 120))
@@ -70,3 +73,20 @@ def test_an_event_of_a_run() -> None:
     )
     assert event_of(record) == Event(0.1, 90, 100)
     assert event_of(record, "tau_1") == Event(0.1, 500, math.inf)
+
+
+def test_the_figure_shows_what_never_came(tmp_path: Path) -> None:
+    records = []
+    for index, event in enumerate(drawn(-1.0, at_one=3_000.0)):
+        came = None if event.censored else {"step": event.step, "after": event.after}
+        summary = {"tau_1": {"step": 900, "after": 800}, "tau_2": came, "tau_2_test": None}
+        config = {"training": {"weight_decay": event.decay}, "seed": index % 5}
+        records.append(Record(config, "", {}, "", "", 0.0, ["step"], [[0], [100_000]], summary))
+    figure = clocks_figure({"all": records, "one decay, no law": records[:5]})
+    first, second = figure.axes
+    counts = [text.get_text() for text in first.texts]
+    assert counts.count("5") >= 8  # no test event ever came, at any of the eight decays
+    assert any("slope" in text for text in counts)
+    assert not any("slope" in text.get_text() for text in second.texts)
+    save(figure, tmp_path / "clocks.png")
+    assert (tmp_path / "clocks.png").stat().st_size > 10_000

@@ -1,0 +1,71 @@
+"""The two clocks against weight decay: every run's events, censored ones as arrows, the law fitted and predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from grokcore.style import BLUE, GREY, ORANGE, PINK, STYLE
+from grokcore.training.record import Record
+from paper.clock_law import PREDICTED, Law, event_of, law
+
+CLOCKS = {
+    "tau_1": ("train accuracy 99.9 % (fit)", GREY, "o", 0.94),
+    "tau_2": ("train RNC1 below 0.1", BLUE, "s", 1.0),
+    "tau_2_test": ("test RNC1 below 0.1", ORANGE, "^", 1.06),
+}
+"""Words, colour, mark, and the factor by which marks are set beside each other."""
+SMALL = {"font.size": 8, "legend.fontsize": 7.5, "savefig.dpi": 220}
+
+
+def clocks_figure(groups: dict[str, Sequence[Record]]) -> Figure:
+    """A panel a group of runs that differ in seed and weight decay alone, by its title."""
+    with rc_context(STYLE | SMALL):
+        figure = Figure(figsize=(3.5 * len(groups), 3.6))
+        panels = figure.subplots(1, len(groups), squeeze=False)[0]
+        for axes, (title, records) in zip(panels, groups.items(), strict=True):
+            _panel(axes, records)
+            axes.set_title(title)
+        panels[0].set_ylabel("optimiser step")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _panel(axes: Axes, records: Sequence[Record]) -> None:
+    decays = sorted({float(r.config["training"]["weight_decay"]) for r in records})
+    end = max(r.final("step") for r in records)
+    for name, (words, colour, mark, beside) in CLOCKS.items():
+        events = [event_of(record, name) for record in records]
+        came = [event for event in events if not event.censored]
+        style = {"color": colour, "marker": mark, "ls": "", "ms": 4, "alpha": 0.8}
+        axes.plot([e.decay * beside for e in came], [max(e.step, 1) for e in came], **style, label=words)  # type: ignore[arg-type]
+        for decay in {event.decay for event in events if event.censored}:
+            count = sum(event.censored for event in events if event.decay == decay)
+            axes.annotate(
+                f"{count}", (decay * beside, end * 1.9), (decay * beside, end * 1.05), ha="center", fontsize=6.5,
+                color=colour, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1}, annotation_clip=False,
+            )  # fmt: skip
+    grid = np.geomspace(decays[0] / 1.2, decays[-1] * 1.2, 50)
+    found = _law(records)
+    if found is not None:
+        slope = f"slope {found.slope:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        axes.plot(grid, found.tau(grid), color=BLUE, lw=1.3, label="fit of train RNC1")
+        axes.text(0.97, 0.86, slope, transform=axes.transAxes, ha="right", color=BLUE)
+        middle = math.sqrt(decays[0] * decays[-1])
+        predicted = found.tau(middle) * (grid / middle) ** PREDICTED
+        axes.plot(grid, predicted, color=PINK, lw=1.1, ls="--", label=f"slope {PREDICTED:g} (predicted)")
+    axes.axhline(end, color="0.5", lw=0.8, ls=":")
+    axes.set(xscale="log", yscale="log", xlabel="weight decay", ylim=(None, end * 3))
+
+
+def _law(records: Sequence[Record]) -> Law | None:
+    """The fit, where there are decays enough for one."""
+    try:
+        return law([event_of(record) for record in records])
+    except ValueError:
+        return None
