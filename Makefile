@@ -40,7 +40,7 @@ grokking: $(VENV)/.installed
 	$(BIN)/python -m experiments.grokking --arm $(ARM)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
