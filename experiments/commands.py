@@ -26,9 +26,7 @@ def commands_of(experiment: Experiment, argv: Sequence[str]) -> list[Command]:
     Raises:
         UsageError: it cannot be acted on.
     """
-    chosen = peek(argv, arm="baseline", preset=experiment.first_preset)
-    if chosen["preset"] not in experiment.presets:
-        raise UsageError(f"unknown preset {chosen['preset']!r} (presets: {', '.join(experiment.presets)})")
+    chosen = arm_and_preset(experiment, argv)
     arms = SEVERAL.get(chosen["arm"], (chosen["arm"],))
     commands = [_command_for(experiment, arm, chosen["preset"], argv) for arm in arms]
     if len(arms) > 1 and any(command_variant(experiment, c, ["intervention"]) or c.lambdas for c in commands):
@@ -52,6 +50,14 @@ def commands_of(experiment: Experiment, argv: Sequence[str]) -> list[Command]:
     for command in commands:
         command.intervention.release_step(command.steps)
     return commands
+
+
+def arm_and_preset(experiment: Experiment, argv: Sequence[str]) -> dict[str, str]:
+    """The words of --arm and --preset, on which the other defaults depend; UsageError for an unknown preset."""
+    chosen = peek(argv, arm="baseline", preset=experiment.first_preset)
+    if chosen["preset"] not in experiment.presets:
+        raise UsageError(f"unknown preset {chosen['preset']!r} (presets: {', '.join(experiment.presets)})")
+    return chosen
 
 
 def run_config(experiment: Experiment, command: Command, seed: int, split: Split) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.cli import parse, peek
+from experiments.cli import parse
 from experiments.command import Command, Experiment
+from experiments.commands import arm_and_preset
 from experiments.dynamics_config import PRESETS, DynamicsCommand, build_model, data_name, split_of
 from experiments.dynamics_rows import measure_row
 from experiments.naming import token
@@ -39,9 +40,7 @@ def commands_of(argv: Sequence[str]) -> list[DynamicsCommand]:
     Raises:
         UsageError: it cannot be acted on.
     """
-    preset = peek(argv, preset="grey")["preset"]
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r} (presets: {', '.join(PRESETS)})")
+    preset = arm_and_preset(EXPERIMENT, argv)["preset"]
     command = parse(PRESETS[preset], argv, "python -m experiments.dynamics")
     if command.arm != "baseline" or command.lambdas or command.trunk:
         raise UsageError("--arm, --lambdas and --from belong to grokking and cifar10")

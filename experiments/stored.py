@@ -27,8 +27,6 @@ from grokcore.training.run_folder import kept_path, kept_steps, last_path, run_i
 EXPERIMENTS: dict[str, Experiment] = {each.name: each for each in (grokking.EXPERIMENT, cifar10.EXPERIMENT)}
 PARTS = ("data", "model", "training")
 """What a run's model and data come from."""
-CHUNK = 500
-"""Samples a forward pass takes."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class StoredRun:
         for at in tqdm(sorted(paths), unit="checkpoint", disable=not sys.stderr.isatty(), leave=False):
             step = self._load(paths[at])  # a run that goes on replaces its last checkpoint
             train, test = (
-                head_features(self.model, self.entering, inputs, chunk=CHUNK)
+                head_features(self.model, self.entering, inputs, chunk=cifar10.CHUNK)
                 for inputs in (split.train_inputs, split.test_inputs)
             )
             weight, bias = (None if p is None else p.detach().clone() for p in (head.weight, head.bias))

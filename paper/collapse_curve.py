@@ -83,8 +83,8 @@ def collapse_curve_figure(records: Sequence[Record], *, split: str = "train") ->
         config = records[0].config
         seeds = sorted({r.config["seed"] for r in records})
         words = f"{config['data'].get('images', config['experiment'])}, {config['preset']}, {split} set"
-        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-        figure.suptitle(f"{words}; {named}; mark: end of a run, line: its path", fontsize=9)
+        of_seeds = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        figure.suptitle(f"{words}; {of_seeds}; mark: end of a run, line: its path", fontsize=9)
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from grokcore.training.milestones import Passing, passes
 from grokcore.training.record import Record
-from grokcore.training.table import arms_in_order, short, spread
+from grokcore.training.table import arms_in_order, event_step, short, spread
 
 FITTED = 0.999
 """Train accuracy at tau_1."""
@@ -57,7 +56,7 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
     """Rows under :data:`HEADER`: median and [least, greatest] over the seeds of each arm; "never" is censored."""
     rows: list[tuple[str, ...]] = []
     for arm, runs in arms_in_order(records, order):
-        events = [[_event(r, name) for r in runs] for name in ("tau_1", "tau_2", "tau_2_test")]
+        events = [[event_step(r, name) for r in runs] for name in ("tau_1", "tau_2", "tau_2_test")]
         finals = [
             [r.final(name) for r in runs] for name in ("train_rnc1_mean", "test_rnc1_mean", "train_kappa_squared")
         ]
@@ -71,11 +70,6 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
             )
         )
     return rows
-
-
-def _event(record: Record, name: str) -> float:
-    event = record.summary.get(name)
-    return math.inf if event is None else float(event["step"])
 
 
 def _column(rows: Sequence[dict[str, Any]], name: str) -> NDArray[np.float64]:

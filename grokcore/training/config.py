@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from grokcore.errors import UsageError, flag, require_finite
+from grokcore.flatness import Loss
 from grokcore.training.schedules import log_spaced_steps
 
 MOST_STEPS = 10**9
 
 
-Loss = Literal["cross_entropy", "squared"]
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 

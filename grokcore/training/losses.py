@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from grokcore.training.config import Loss
+from grokcore.flatness import Loss
 
 
 def mean_loss(loss: Loss, logits: Float[Tensor, "n K"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:

@@ -35,8 +35,8 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
             (
                 arm,
                 " ".join(str(r.config["seed"]) for r in runs),
-                spread([_event(r, "train_99") for r in runs], lambda v: f"{v:,.0f}"),
-                spread([_event(r, "test_99") for r in runs], lambda v: f"{v:,.0f}"),
+                spread([event_step(r, "train_99") for r in runs], lambda v: f"{v:,.0f}"),
+                spread([event_step(r, "test_99") for r in runs], lambda v: f"{v:,.0f}"),
                 spread([_at_event(r, "test_99", "train_kappa") for r in runs], short),
                 spread([100 * r.final("test_accuracy") for r in runs], lambda v: f"{v:.1f}"),
                 spread([r.final("train_kappa") for r in runs], short),
@@ -95,7 +95,8 @@ def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
     return (middle if low == high else f"{middle} [{low}, {high}]") + missing
 
 
-def _event(record: Record, name: str) -> float:
+def event_step(record: Record, name: str) -> float:
+    """The step of an event of the summary, infinite where it did not come."""
     event = record.summary.get(name)
     return math.inf if event is None else float(event["step"])
 

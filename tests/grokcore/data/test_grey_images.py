@@ -60,6 +60,8 @@ def test_the_real_one() -> None:
     try:
         found = load_mnist()
     except UsageError as error:
+        if not str(error).startswith("no MNIST found"):
+            raise
         pytest.skip(str(error))
     assert found.name == "MNIST"
     assert found.train_images.shape == (60_000, 1, 28, 28)
