@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +11,8 @@ import torch
 import tyro
 from torch import nn
 
+from experiments.cifar10_config import PRESETS as CIFAR10
+from experiments.cifar10_config import ImageCommand
 from experiments.command import Command
 from grokcore import UsageError
 from grokcore.data.grey_images import GreyImages, load_digits, load_mnist, stratified_split
@@ -82,6 +84,8 @@ class DynamicsTraining(TrainingConfig):
     """Number of log-spaced steps at which everything is measured, besides step 0."""
     loss: Literal["squared", "cross_entropy"] = "squared"  # type: ignore[misc]
     """squared: (1/2)||f(x) - y||^2 summed over outputs, mean over samples."""
+    information: bool = False
+    """Estimate information at every measurement too, with its nulls: seconds each."""
     optimizer: Literal["adamw", "gd"] = "adamw"
     """adamw, or gd: gradient descent on the whole train set, no momentum (paper B's theory)."""
 
@@ -98,7 +102,8 @@ class DynamicsCommand(Command):
 
     preset: str = "grey"
     """grey: paper B's run on MNIST or the digits, 100,000 steps; quick: the same on the digits in a minute or two;
-    theory: full-batch gradient descent, a linear pair of last layers, a wide first layer."""
+    theory: full-batch gradient descent, a linear pair of last layers, a wide first layer; resnet: ResNet-18 on CIFAR-10
+    with the flags of experiments.cifar10, whose preset cpu it is (cross-entropy, SGD, initial weights as they are)."""
     weight_decays: tuple[float, ...] = ()
     """A run for each of these; the preset's own where none is given."""
     data_path: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -109,8 +114,7 @@ class DynamicsCommand(Command):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(set(self.weight_decays)) < len(self.weight_decays) or not all(d >= 0 for d in self.weight_decays):
-            raise UsageError("--weight-decays takes different numbers from 0 on")
+        _require_decays(self.weight_decays)
 
     @property
     def train_samples(self) -> int:
@@ -118,7 +122,24 @@ class DynamicsCommand(Command):
         return self.data.train_images
 
 
-PRESETS: dict[str, DynamicsCommand] = {
+@dataclass(frozen=True)
+class ResidualCommand(ImageCommand):
+    """The command line of the preset resnet: that of the cifar10 experiment, a run for each weight decay."""
+
+    weight_decays: tuple[float, ...] = ()
+    """A run for each of these; the preset's own where none is given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_decays(self.weight_decays)
+
+
+def _require_decays(decays: tuple[float, ...]) -> None:
+    if len(set(decays)) < len(decays) or not all(decay >= 0 for decay in decays):
+        raise UsageError("--weight-decays takes different numbers from 0 on")
+
+
+PRESETS: dict[str, DynamicsCommand | ResidualCommand] = {
     "grey": DynamicsCommand(checkpoint_every=5_000),
     "quick": DynamicsCommand(
         preset="quick",
@@ -136,6 +157,13 @@ PRESETS: dict[str, DynamicsCommand] = {
             optimizer="gd", batch_size=200, learning_rate=0.05, weight_decay=0.01, steps=50_000, measurements=120
         ),
         checkpoint_every=5_000,
+    ),
+    "resnet": ResidualCommand(
+        preset="resnet",
+        data=CIFAR10["cpu"].data,
+        model=CIFAR10["cpu"].model,
+        training=replace(CIFAR10["cpu"].training, weight_decay=5e-4),
+        checkpoint_every=CIFAR10["cpu"].checkpoint_every,
     ),
 }
 

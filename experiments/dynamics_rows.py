@@ -6,25 +6,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from experiments.information_rows import NOISES, information_columns
 from grokcore import ClassMoments, information_bounds, margin_error_bound, relative_flatness
 from grokcore.capture import head_features
-from grokcore.heads import HeadInput
 from grokcore.training.losses import mean_loss
 from grokcore.training.measurement import measurement_row
 from grokcore.training.step import Trainer
 
 CHUNK = 5_000
 """Samples a forward pass takes while measuring."""
-NOISES = (0.1, 1.0)
-"""Standard deviations of the noise of E2, in units of the features' root mean square norm B."""
 
 
-def measure_row(trainer: Trainer, entering: HeadInput) -> dict[str, float]:
+def measure_row(trainer: Trainer, *, chunk: int = CHUNK) -> dict[str, float]:
     """Everything about the trainer's model now.
 
     Args:
         trainer: its model and data.
-        entering: attached to its head.
+        chunk: samples a forward pass takes.
 
     Returns:
         The columns of ``measurement_row`` (``*_kappa`` is that of cross-entropy on the same logits), and for train and
@@ -33,15 +31,18 @@ def measure_row(trainer: Trainer, entering: HeadInput) -> dict[str, float]:
         ``*_information_logdet_<s>`` (E2's bounds of I(Z;X|Y), nats, at noise s B), ``*_margin_least`` and
         ``*_margin_mean`` (of z_y over the next logit), ``*_norm_sup`` and ``*_norm_mean`` (of features); and
         ``imbalance``, ||W_L^T W_L - W_{L-1} W_{L-1}^T||_F (D3), and ``relative_imbalance``, over the mean of the two
-        products' norms, where a linear layer stands before the head, but for a ReLU.
+        products' norms, where a linear layer stands before the head, but for a ReLU; and where the config asks for
+        information, the columns of :mod:`experiments.information_rows`.
     """
-    row, data = measurement_row(trainer, chunk=CHUNK), trainer.data
-    for split, inputs, labels in (
-        ("train", data.train_inputs, data.train_labels),
-        ("test", data.test_inputs, data.test_labels),
-    ):
-        features = head_features(trainer.model, entering, inputs, chunk=CHUNK)
-        found = feature_columns(features, labels, trainer.head, data.num_classes)
+    data, model = trainer.data, trainer.model
+    features = {
+        split: head_features(model, trainer.head_input, inputs, chunk=chunk) for split, (inputs, _) in data.sets.items()
+    }
+    row = measurement_row(trainer, features=features)
+    for split, (inputs, labels) in data.sets.items():
+        found = feature_columns(features[split], labels, trainer.head, data.num_classes)
+        if getattr(trainer.config, "information", False):
+            found |= information_columns(features[split], inputs, labels, data.num_classes)
         row |= {f"{split}_{name}": value for name, value in found.items()}
     return row | imbalance(trainer.model, trainer.head)
 

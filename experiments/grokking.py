@@ -51,10 +51,7 @@ def published_columns(trainer: Trainer) -> dict[str, float]:
     model, data = cast(EquationTransformer, trainer.model), trainer.data
     row: dict[str, float] = {}
     with eval_mode(model), torch.no_grad():
-        for split, inputs, labels in (
-            ("train", data.train_inputs, data.train_labels),
-            ("test", data.test_inputs, data.test_labels),
-        ):
+        for split, (inputs, labels) in data.sets.items():
             found = product_surrogate(model.features_at_targets(inputs, labels), model.head.weight)
             row |= dict(zip((f"{split}_published_product", f"{split}_published_product_variance"), found, strict=True))
     return row

@@ -107,7 +107,8 @@ def ksg_information(
 
         psi(k) + psi(n) - mean_i [psi(n_x(i) + 1) + psi(n_y(i) + 1)],
 
-    n_x(i) the samples nearer to i in x than its k-th neighbour is in both.
+    n_x(i) the samples nearer to i in x than its k-th neighbour is in both. Each side's distances are in units of their
+    root mean square, so that the units of neither decide which is the larger.
 
     Args:
         x, y: paired samples (n, a), (n, b). The null is the same with one of them shuffled
@@ -133,6 +134,7 @@ def ksg_information(
     if not all(bool(torch.isfinite(each).all()) for each in (x, y)):
         raise NonFiniteError("the samples hold NaN or infinity")
     dx, dy = (torch.cdist(each.double(), each.double(), compute_mode=_EXACTLY) for each in (x, y))
+    dx, dy = (each / each.square().mean().sqrt().clamp_min(torch.finfo(each.dtype).tiny) for each in (dx, dy))
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(dx.device)
     parts = [order[i::blocks] for i in range(blocks)]
     values = torch.tensor([_ksg(dx[part][:, part], dy[part][:, part], neighbours) for part in parts])

@@ -28,6 +28,11 @@ class Split:
     source: Mapping[str, str] = field(default_factory=dict)
     """What decides the data beside the settings they were made by, for a run's config: a name, a digest."""
 
+    @property
+    def sets(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Inputs and labels by "train" and "test"."""
+        return {"train": (self.train_inputs, self.train_labels), "test": (self.test_inputs, self.test_labels)}
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
         names = ("train_inputs", "train_labels", "test_inputs", "test_labels")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grokcore.collapse import class_mean_cosines
 from grokcore.geometry import ClassMoments
@@ -21,12 +22,16 @@ OF_CLASS_ROWS = ("nc3_duality", "nc4", "logit_gap")
 """The metrics that `measure` takes from the classes' rows of the head."""
 
 
-def measurement_row(trainer: Trainer, *, chunk: int = CHUNK) -> dict[str, float]:
+def measurement_row(
+    trainer: Trainer, *, chunk: int = CHUNK, features: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """Everything about the trainer's model now, eval mode, whole sets, temperature 1, raw features.
 
     Args:
         trainer: its model and data.
         chunk: samples a forward pass takes.
+        features: what enters the head now, (n, m) in eval mode, by "train" and "test", for a caller who has it: then
+            the layers before the head do not run again.
 
     Returns:
         The row with the columns ``train_*`` and ``test_*`` (the fields of Report and CollapseReport, and
@@ -40,17 +45,12 @@ def measurement_row(trainer: Trainer, *, chunk: int = CHUNK) -> dict[str, float]
     classes, renamed = None, dict[str, str]()
     if trainer.head.out_features > data.num_classes:
         classes, renamed = data.num_classes, {name: f"{name}_answer_rows" for name in OF_CLASS_ROWS}
-    for split, inputs, labels in (
-        ("train", data.train_inputs, data.train_labels),
-        ("test", data.test_inputs, data.test_labels),
-    ):
-        report = measure(
-            trainer.model,
-            _chunks(inputs, labels, chunk),
-            trainer.head_name,
-            reference=reports.get("train"),
-            classes=classes,
-        )
+    model, head, sets = trainer.model, trainer.head_name, data.sets
+    if features is not None:
+        model, head = nn.Sequential(OrderedDict(head=trainer.head)), "head"
+        sets = {split: (features[split], labels) for split, (_, labels) in sets.items()}
+    for split, (inputs, labels) in sets.items():
+        report = measure(model, _chunks(inputs, labels, chunk), head, reference=reports.get("train"), classes=classes)
         values = report.to_dict()
         collapse = {k: v for k, v in asdict(report.collapse).items() if k != "reasons"}
         for name in ("collapse", "reasons", "head_norm", "samples"):

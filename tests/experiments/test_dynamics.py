@@ -17,6 +17,7 @@ from grokcore import UsageError
 from grokcore.models.image_mlp import ImageMLP
 from grokcore.models.one_layer_vit import OneLayerViT
 from tests.cases import random_head
+from tests.experiments.tiny import tiny, tiny_data
 
 TINY = ["--preset", "quick", "--train-images", "50", "--hidden", "9", "8", "--batch-size", "25", "--measurements", "6"]
 
@@ -67,6 +68,50 @@ def test_what_is_logged_keeps_its_theorems(tmp_path: Path) -> None:
             assert row[f"{split}_margin_least"] <= row[f"{split}_margin_mean"]
             assert row[f"{split}_kappa_squared"] > row[f"{split}_kappa"]
     assert found[-1]["train_squared_loss"] < found[0]["train_squared_loss"]
+
+
+def test_information_is_asked_for(tmp_path: Path) -> None:
+    """Estimates lie under E2's bounds, and every one of them has its null."""
+    (folder,) = run(
+        tmp_path, "--weight-decays", "0.1", "--information", "--train-images", "200", "--hidden", "40", "30", steps=3
+    )
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert "information" in config["variant"]
+    last = rows(folder)[-1]
+    for split in ("train", "test"):
+        for s in ("0.1", "1"):
+            found, error = (last[f"{split}_information_given_label_{s}{word}"] for word in ("", "_error"))
+            assert last[f"{split}_information_given_label_{s}_null"] < found
+            if split == "train":  # there all of the set is used
+                assert found <= last[f"{split}_information_logdet_{s}"] + 5 * error
+        for name in ("nhsic_inputs", "nhsic_labels"):
+            assert last[f"{split}_{name}"] > last[f"{split}_{name}_null"] + 5 * last[f"{split}_{name}_null_std"]
+        assert abs(last[f"{split}_ksg_information_null"]) < 0.3
+        assert last[f"{split}_entropies_information"] != last[f"{split}_entropies_information_unpaired"]
+
+
+def test_batches_in_processes(tmp_path: Path) -> None:
+    """Two decays and two seeds as two batches of two: the same runs as in one."""
+    more = ["--weight-decays", "0.5", "0.1", "--seeds", "0", "1"]
+    mine = run(tmp_path / "batches", *more, "--together", "batches")
+    theirs = run(tmp_path / "one", *more, "--together", "batched")
+    assert [f.name for f in mine] == [f.name for f in theirs]
+    for one, other in zip(mine, theirs, strict=True):
+        assert rows(one)[-1]["weight_norm"] == pytest.approx(rows(other)[-1]["weight_norm"], rel=1e-5)
+
+
+def test_resnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cifar10 experiment's runs with paper B's columns, a run each weight decay."""
+    monkeypatch.setenv("GROKCORE_CACHE", str(tmp_path / "cache"))
+    words = tiny(tiny_data(tmp_path), tmp_path / "runs", "--preset", "resnet", "--weight-decays", "0", "0.01", epochs=2)
+    assert dynamics.main(words) == 0
+    folders = sorted((tmp_path / "runs").glob("dynamics/*/seed*"))
+    assert [f.parent.name for f in folders] == ["cifar10-resnet18-wd0", "cifar10-resnet18-wd0.01"]
+    last = rows(folders[0])[-1]
+    assert last["step"] == 6
+    assert {"test_cantelli", "test_kappa_squared", "train_information_trace_1", "train_rnc1_mean"} <= set(last)
+    with pytest.raises(UsageError, match="different numbers"):
+        dynamics.main([*words[:-2], "--weight-decays", "-1"])
 
 
 @pytest.mark.parametrize("network", ["cnn", "vit"])

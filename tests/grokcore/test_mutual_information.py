@@ -67,6 +67,9 @@ def test_pairs_of_correlated_normals(rho: float) -> None:
     assert ksg_information(y, x).value == pytest.approx(found.value)
     # Euclidean distances turn with the samples, and both may be shifted.
     assert ksg_information(x.repeat(1, 2) / math.sqrt(2) + 1e6, y).value == pytest.approx(found.value, abs=1e-3)
+    # Nor do units matter: the larger of two distances must not always be the same one.
+    assert ksg_information(1e4 * x, y).value == pytest.approx(found.value, abs=1e-9)
+    assert ksg_information(x, torch.zeros_like(y)).value == pytest.approx(0.0, abs=0.1)
 
 
 def test_the_published_pairing_sees_independence_and_still_gives_a_number() -> None:
