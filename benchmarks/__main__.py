@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cdnv, cifar10, collapse, head, layer, seeds, step, training
+from benchmarks import cdnv, cifar10, collapse, dynamics, head, layer, seeds, step, training
 from benchmarks.row import Row, table
 from grokcore.commandline import OneLineParser, run_command
+from grokcore.training.memory import keep_freed_memory
 from grokcore.training.provenance import device_words
 
 BENCHMARKS: dict[str, Callable[[torch.device], list[Row]]] = {
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[torch.device], list[Row]]] = {
     "seeds": seeds.run,
     "step": step.run,
     "cifar10": cifar10.run,
+    "dynamics": dynamics.run,
 }
 
 
@@ -51,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     if words.device == "cuda" and not cuda:
         parser.error("--device cuda: this machine or this PyTorch has no CUDA GPU")
     torch.set_num_threads(words.threads)
+    keep_freed_memory()  # as every experiment does
     runs = []
     for kind in [words.device] if words.device else ["cpu", *["cuda"] * cuda]:
         device = torch.device(kind)

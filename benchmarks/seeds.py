@@ -8,7 +8,7 @@ the rate that one thread has alone; a step whose threads scale well leaves them 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from benchmarks.timing import Stopwatch, interleaved, require_same, stopwatch
 from experiments.grokking_config import PRESETS, build_model, split_of
 from experiments.parallel import share, usable_cores
 from grokcore.training.cohort import Cohort
+from grokcore.training.memory import keep_freed_memory
 from grokcore.training.step import Trainer
 
 AT_LEAST = 4
@@ -77,12 +78,13 @@ def rows_of(case: Case, device: torch.device) -> list[Row]:
         seconds = interleaved(*watches.values(), rounds=case.rounds)
     else:
         groups = [tuple(seeds[worker::workers]) for worker in range(workers)]
-        with team(case.preset, groups, threads) as (started, losses, steps_in_processes):
+        makers = [[partial(our_trainer, case.preset, seed, device) for seed in group] for group in groups]
+        with team(makers, threads) as (started, losses, steps_in_processes):
             for group, found in zip(groups, losses, strict=True):
                 for seed, loss in zip(group, found, strict=True):
                     require_same("the objective of a process's first step", loss, wanted[seed])
             watches[f"{workers} processes, threads {threads} each"] = partial(steps_in_processes, case.steps)
-            watches["one after another, 1 thread"] = stopwatch(partial(_with_one_thread, steps_alone), device)
+            watches["one after another, 1 thread"] = stopwatch(partial(with_one_thread, steps_alone), device)
             seconds = interleaved(*watches.values(), rounds=case.rounds)
     rates = {name: len(seeds) * case.steps / s for name, s in zip(watches, seconds, strict=True)}
     base, *others = rates.values()
@@ -98,7 +100,8 @@ def rows_of(case: Case, device: torch.device) -> list[Row]:
     return rows
 
 
-def _with_one_thread(work: Callable[[], object]) -> None:
+def with_one_thread(work: Callable[[], object]) -> None:
+    """Call it with one of PyTorch's threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -117,12 +120,12 @@ def our_trainer(preset: str, seed: int, device: torch.device) -> Trainer:
 
 @contextmanager
 def team(
-    preset: str, groups: list[tuple[int, ...]], threads: int
+    groups: Sequence[Sequence[Callable[[], Trainer]]], threads: int, *, batched: bool = False
 ) -> Iterator[tuple[float, list[list[float]], Callable[[int, int], float]]]:
-    """Processes that train a group of seeds each.
+    """Processes that each make a group of trainers and step them, one after another or as a cohort.
 
     Gives the seconds until all had taken their first step, the objectives of that step for each group, and a function
-    of steps and calls: the seconds until all have taken calls * steps of each of their seeds.
+    of steps and calls: the seconds until all have taken calls * steps of each of their trainers.
     """
     context, begun = get_context("spawn"), time.perf_counter()
     pipes, processes = [], []
@@ -130,7 +133,7 @@ def team(
         for group in groups:
             mine, theirs = context.Pipe()
             pipes.append(mine)
-            processes.append(context.Process(target=_serve, args=(theirs, preset, group, threads), daemon=True))
+            processes.append(context.Process(target=_serve, args=(theirs, group, threads, batched), daemon=True))
             processes[-1].start()
             theirs.close()
         losses = [pipe.recv() for pipe in pipes]
@@ -150,13 +153,20 @@ def team(
             process.join()
 
 
-def _serve(connection: Connection, preset: str, seeds: tuple[int, ...], threads: int) -> None:
+def _serve(connection: Connection, group: Sequence[Callable[[], Trainer]], threads: int, batched: bool) -> None:
     torch.set_num_threads(threads)
-    trainers = [our_trainer(preset, seed, torch.device("cpu")) for seed in seeds]
-    connection.send([float(trainer.step()[0]) for trainer in trainers])
+    keep_freed_memory()
+    trainers = [make() for make in group]
+    cohort = Cohort(trainers) if batched else None
+    first = [trainer.step() for trainer in trainers] if cohort is None else cohort.step()
+    connection.send([float(loss) for loss, _ in first])
     while True:
         steps = connection.recv()
-        for trainer in trainers:
+        if cohort is not None:
             for _ in range(steps):
-                trainer.step()
+                cohort.step()
+        else:
+            for trainer in trainers:
+                for _ in range(steps):
+                    trainer.step()
         connection.send(None)

@@ -25,7 +25,7 @@ from grokcore.documents import plain
 from grokcore.errors import InterruptedRunError
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.loop import ProgressBar, Run, train_together
-from grokcore.training.memory import explained
+from grokcore.training.memory import explained, keep_freed_memory
 from grokcore.training.provenance import origin
 from grokcore.training.record import Record, read_records, record_of
 from grokcore.training.run_folder import RunFolder, last_path, newest
@@ -141,6 +141,8 @@ def run_batch(
     torch.set_num_threads(first.threads)
     if device.type == "cuda":  # on a CPU everything here repeats bit for bit without it
         make_deterministic()
+    else:
+        keep_freed_memory()
     with ExitStack() as held, explained(device):
         folders, runs = list[tuple[RunFolder, list[Record]]](), dict[int, Run]()
         for index, (command, seed) in enumerate(members):

@@ -68,6 +68,7 @@ class Cohort:
                 each[name].grad = None
                 state |= {"step": self._counts[index, column]} | {key: moments[key][index] for key in MOMENTS}
         self._gradients = vmap(grad_and_value(self._objective, has_aux=True))
+        self._inputs: Tensor | None = None
 
     @property
     def steps_done(self) -> int:
@@ -81,8 +82,7 @@ class Cohort:
         for trainer in self.trainers:
             trainer.set_rates(trainer.optimizer)
         self._first.set_rates(self.optimizer)
-        batches = [trainer.next_batch() for trainer in self.trainers]
-        inputs, labels = (torch.stack(each) for each in zip(*batches, strict=True))
+        inputs, labels = self._next_batches()
         stacks = {name: stack.detach() for name, stack in self._stacks.items()}
         try:
             gradients, (losses, raw) = self._gradients(stacks, inputs, labels)
@@ -99,6 +99,18 @@ class Cohort:
         for trainer in self.trainers:
             trainer.steps_done += 1
         return [(losses[i], {name: value[i] for name, value in raw.items()}) for i in range(len(self.trainers))]
+
+    def _next_batches(self) -> tuple[Tensor, Tensor]:
+        """Every member's next batch, stacked: gathered in place where nothing is done to the inputs first."""
+        if self._first.augmentation is not None:
+            found = [trainer.next_batch() for trainer in self.trainers]
+            return torch.stack([inputs for inputs, _ in found]), torch.stack([labels for _, labels in found])
+        inputs, data = self._inputs, self._first.data.train_inputs
+        if inputs is None:
+            size = (len(self.trainers), self._first.batches.batch_size, *data.shape[1:])
+            inputs = self._inputs = data.new_empty(size)
+        found = [trainer.next_batch(out=own) for trainer, own in zip(self.trainers, inputs, strict=True)]
+        return inputs, torch.stack([labels for _, labels in found])
 
     def _decay(self, stacks: dict[str, Tensor]) -> None:
         """AdamW's decay of members that differ in theirs, which the one optimiser of all cannot take."""

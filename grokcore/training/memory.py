@@ -1,7 +1,8 @@
-"""Out of memory: which batch would fit."""
+"""Memory: which batch would fit where there is none, and keeping what a step has freed for the next."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,20 @@ import torch
 
 from grokcore.errors import UsageError
 from grokcore.training.step import Trainer
+
+_MALLOPT = {-3: 2**30, -1: 2**31 - 1, -2: 2**26}  # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory of freed CPU tensors for new ones.
+
+    Otherwise a step's buffers of megabytes go back to the system when they are freed, and the next step gets them page
+    by page, each one zeroed first. Only glibc has the switch; elsewhere nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for name, value in _MALLOPT.items():
+            mallopt(name, value)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

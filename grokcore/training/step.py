@@ -74,11 +74,11 @@ class Trainer:
         self.constrain(self.head.weight)
         return loss.detach(), {name: value.detach() for name, value in raw.items()}
 
-    def next_batch(self, most: int | None = None) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of the next step, or its first `most`."""
+    def next_batch(self, most: int | None = None, *, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the next step, or its first `most`; the inputs before augmentation in `out` if given."""
         step = self.steps_done + 1
         index = self.batches.indices(step)[:most]
-        inputs = self.data.train_inputs[index]
+        inputs = torch.index_select(self.data.train_inputs, 0, index, out=out)
         if self.augmentation is not None:
             inputs = self.augmentation(inputs, index, (step - 1) // self.batches.batches)
         return inputs, self.data.train_labels[index]
