@@ -14,11 +14,11 @@ from grokcore.training.memory import keep_freed_memory
 if {keep}:
     keep_freed_memory()
 for _ in range(3):
-    one, other = torch.ones(6_000_000), torch.ones(6_000_000)
+    one, other = torch.ones(10_000_000), torch.ones(10_000_000)
     del one, other
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    one, other = torch.ones(6_000_000), torch.ones(6_000_000)
+    one, other = torch.ones(10_000_000), torch.ones(10_000_000)
     del one, other
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
