@@ -60,7 +60,11 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
         predicted = found.tau(middle) * (grid / middle) ** PREDICTED
         axes.plot(grid, predicted, color=PINK, lw=1.1, ls="--", label=f"slope {PREDICTED:g} (predicted)")
     axes.axhline(end, color="0.5", lw=0.8, ls=":")
-    axes.set(xscale="log", yscale="log", xlabel="weight decay", ylim=(None, end * 3))
+    earliest = min(max(event_of(record, name).step, 1) for name in CLOCKS for record in records)
+    axes.set(
+        xscale="log", yscale="log", xlabel="weight decay", xlim=(decays[0] / 1.6, decays[-1] * 1.6),
+        ylim=(min(earliest, end) / 2, end * 3),
+    )  # fmt: skip
 
 
 def _law(records: Sequence[Record]) -> Law | None:

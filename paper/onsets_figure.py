@@ -64,5 +64,6 @@ def _onsets(axes: Axes, records: Sequence[Record]) -> None:
         "together", (ends[1], ends[1]), (-2, 4), textcoords="offset points", ha="right", fontsize=7, color="0.3"
     )
     axes.set(xscale="log", yscale="log", xlabel="onset of generalisation (step)", ylabel="onset of the fall (step)")
-    axes.legend(loc="upper left")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left")
     axes.set_title("below the line: falls before generalisation")

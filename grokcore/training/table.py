@@ -70,8 +70,11 @@ def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _settings(record: Record) -> dict[str, Any]:
-    """What is equal in one table, by its field's name."""
-    return {f"{part} {k}": v for part in ("data", "model", "training") for k, v in record.config[part].items()}
+    """What is equal in one table, by its field's name; a weight decay that stands in the arm's name need not be."""
+    found = {f"{part} {k}": v for part in ("data", "model", "training") for k, v in record.config[part].items()}
+    if record.config["experiment"] == "dynamics":
+        del found["training weight_decay"]
+    return found
 
 
 def _label(record: Record, own: Record) -> str:

@@ -1,0 +1,99 @@
+"""Paper B's tables and figures: the two clocks and their law, the onsets, information and its calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from grokcore.documents import markdown
+from grokcore.training.figures import save
+from grokcore.training.record import Record
+from paper import onsets
+from paper.calibration import calibration_figure
+from paper.clock_law import PREDICTED, event_of, law
+from paper.clocks_figure import CLOCKS, clocks_figure
+from paper.information_figure import information_figure
+from paper.onsets_figure import onsets_figure
+
+SHOWN_DECAY = 0.1
+"""Weight decay of the run whose curves are drawn, seed 0."""
+LAW_HEADER = (
+    "runs", "weight decays", "event", "slope of log tau against log decay [95 %]", "predicted", "runs (censored)",
+)  # fmt: skip
+Settings = Mapping[tuple[str, str, str], Sequence[Record]]
+"""Records by experiment, preset and setting."""
+
+
+def sweeps(recorded: Settings) -> dict[str, Sequence[Record]]:
+    """The settings whose runs have three weight decays or more, by what their arms are called without them."""
+    found: dict[str, Sequence[Record]] = {}
+    for (experiment, preset, setting), records in recorded.items():
+        if experiment == "dynamics" and len({_decay(record) for record in records}) >= 3:
+            name = records[0].config["arm"].rsplit("-wd", 1)[0]
+            found[f"{name}, {preset}" + (f" ({setting})" if setting else "")] = records
+    return found
+
+
+def tables(recorded: Settings) -> dict[str, str]:
+    """``dynamics/law`` and, of each sweep, ``dynamics/onsets``, in Markdown."""
+    groups, found = sweeps(recorded), dict[str, str]()
+    rows = [row for title, records in groups.items() for row in _laws(title, records)]
+    if rows:
+        found["dynamics/law"] = markdown(LAW_HEADER, rows)
+    for title, records in groups.items():
+        of_onsets = onsets.table(records)
+        if of_onsets:
+            found[f"dynamics/onsets {title}"] = markdown(onsets.HEADER, of_onsets)
+            found[f"dynamics/order {title}"] = order_in_words(records)
+    return found
+
+
+def order_in_words(records: Sequence[Record]) -> str:
+    """Whether train variance contracts before, with or after test variance."""
+    found = onsets.order_of_contraction(records)
+    if found.low > 1:
+        verdict = "train features contract first"
+    elif found.high < 1:
+        verdict = "test features contract first"
+    else:
+        verdict = "neither is first"
+    return f"test RNC1 sets in at {found.show()} times the step of train RNC1 (median over runs, 95 %): {verdict}."
+
+
+def figures(recorded: Settings, folder: Path) -> list[Path]:
+    """Draw the clocks and onsets of the sweeps, the information of the runs that log it, and the calibration."""
+    groups, drawn = sweeps(recorded), list[Path]()
+    if groups:
+        drawn.append(folder / "dynamics-clocks.png")
+        save(clocks_figure(groups), drawn[-1])
+    for title, records in groups.items():
+        shown = next((r for r in records if _decay(r) == SHOWN_DECAY and r.config["seed"] == 0), records[0])
+        drawn.append(folder / f"dynamics-onsets-{title.replace(', ', '-')}.png")
+        save(onsets_figure(records, shown), drawn[-1])
+    logged = [r for records in recorded.values() for r in records if "test_nhsic_inputs" in r.columns]
+    for record in logged:
+        drawn.append(folder / f"information-{record.arm}-seed{record.config['seed']}.png")
+        save(information_figure(record), drawn[-1])
+    if logged:
+        drawn.append(folder / "information-calibration.png")
+        save(calibration_figure(), drawn[-1])
+    return drawn
+
+
+def _laws(title: str, records: Sequence[Record]) -> list[tuple[str, ...]]:
+    rows = []
+    decays = sorted({_decay(record) for record in records}, reverse=True)
+    for name, (words, *_) in CLOCKS.items():
+        try:
+            found = law([event_of(record, name) for record in records])
+        except ValueError:
+            continue
+        predicted = f"{PREDICTED:g}" if name != "tau_1" else ""
+        slope = f"{found.slope:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        counted = f"{found.runs} ({found.censored})"
+        rows.append((title, f"{decays[0]:g} to {decays[-1]:g}", words, slope, predicted, counted))
+    return rows
+
+
+def _decay(record: Record) -> float:
+    return float(record.config["training"]["weight_decay"])
