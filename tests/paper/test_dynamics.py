@@ -136,7 +136,5 @@ def test_from_a_command_to_tables_and_figures(tmp_path: Path) -> None:
     assert {"dynamics/quick", "dynamics/quick+information"} <= set(found)
     assert found["dynamics/quick"].count("digits-mlp-wd") == 3
     names = {path.name for path in figures(tmp_path / "results", tmp_path / "figures")}
-    assert {
-        "dynamics-clocks.png", "dynamics-onsets-digits-mlp-quick.png", "information-calibration.png",
-        "information-digits-mlp-wd0.1+information-seed0.png",
-    } <= names  # fmt: skip
+    assert {"dynamics-clocks.png", "dynamics-onsets-digits-mlp-quick.png", "information-calibration.png"} <= names
+    assert len([name for name in names if name.startswith("information-digits-mlp-wd0.1+")]) == 1
