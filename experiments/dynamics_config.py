@@ -102,8 +102,8 @@ class DynamicsCommand(Command):
 
     preset: str = "grey"
     """grey: paper B's run on MNIST or the digits, 100,000 steps; quick: the same on the digits in a minute or two;
-    theory: full-batch gradient descent, a linear pair of last layers, a wide first layer; resnet: ResNet-18 on CIFAR-10
-    with the flags of experiments.cifar10, whose preset cpu it is (cross-entropy, SGD, initial weights as they are)."""
+    theory: gradient descent on all of 100 images, a linear pair of last layers, a first layer of 200; resnet: ResNet-18
+    on CIFAR-10 with the flags of experiments.cifar10, whose preset cpu it is (cross-entropy, SGD, usual weights)."""
     weight_decays: tuple[float, ...] = ()
     """A run for each of these; the preset's own where none is given."""
     data_path: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -151,11 +151,12 @@ PRESETS: dict[str, DynamicsCommand | ResidualCommand] = {
     ),
     "theory": DynamicsCommand(
         preset="theory",
-        data=GreyData(train_images=200),
-        model=GreyModel(hidden=(1_000, 100, 100), linear_pair=True, init_scale=1.0),
+        data=GreyData(train_images=100),
+        model=GreyModel(hidden=(200, 100, 100), linear_pair=True, init_scale=3.0),
         training=DynamicsTraining(
-            optimizer="gd", batch_size=200, learning_rate=0.05, weight_decay=0.01, steps=50_000, measurements=120
+            optimizer="gd", batch_size=100, learning_rate=0.003, weight_decay=0.03, steps=60_000, measurements=120
         ),
+        weight_decays=(0.1, 0.05, 0.03, 0.02, 0.01),
         checkpoint_every=5_000,
     ),
     "resnet": ResidualCommand(
