@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from grokcore.documents import markdown
+from grokcore.training.clocks import stays_below
 from grokcore.training.figures import save
 from grokcore.training.record import Record
+from grokcore.training.table import short, spread
 from paper import onsets
 from paper.calibration import calibration_figure
 from paper.clock_law import PREDICTED, event_of, law
@@ -19,6 +24,10 @@ SHOWN_DECAY = 0.1
 """Weight decay of the run whose curves are drawn, seed 0."""
 LAW_HEADER = (
     "runs", "weight decays", "event", "slope of log tau against log decay [95 %]", "predicted", "runs (censored)",
+)  # fmt: skip
+BOUNDS_HEADER = (
+    "weight decay", "error (%)", "Cantelli (E1), %", "directional (E1'), %", "directional below 100 % from step",
+    "the same on the train set", "I(Z;X|Y) at most, noise B (nats)",
 )  # fmt: skip
 Settings = Mapping[tuple[str, str, str], Sequence[Record]]
 """Records by experiment, preset and setting."""
@@ -35,17 +44,46 @@ def sweeps(recorded: Settings) -> dict[str, Sequence[Record]]:
 
 
 def tables(recorded: Settings) -> dict[str, str]:
-    """``dynamics/law`` and, of each sweep, ``dynamics/onsets``, in Markdown."""
+    """``dynamics/law`` and, of each sweep, its bounds at the end, its onsets and their order, in Markdown."""
     groups, found = sweeps(recorded), dict[str, str]()
     rows = [row for title, records in groups.items() for row in _laws(title, records)]
     if rows:
         found["dynamics/law"] = markdown(LAW_HEADER, rows)
     for title, records in groups.items():
+        found[f"dynamics/bounds {title}"] = markdown(BOUNDS_HEADER, bounds(records))
         of_onsets = onsets.table(records)
         if of_onsets:
             found[f"dynamics/onsets {title}"] = markdown(onsets.HEADER, of_onsets)
             found[f"dynamics/order {title}"] = order_in_words(records)
     return found
+
+
+def bounds(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    """Rows under BOUNDS_HEADER, of the test set at the end of the runs: median [least, greatest] over seeds."""
+    rows = []
+    for decay in sorted({_decay(record) for record in records}, reverse=True):
+        runs = [record for record in records if _decay(record) == decay]
+        errors = [100 * (1 - record.final("test_accuracy")) for record in runs]
+        cantelli, directional = (
+            [100 * record.final(f"test_{name}") for record in runs] for name in ("cantelli", "cantelli_directional")
+        )
+        since = [[_says_something(r, f"{split}_cantelli_directional") for r in runs] for split in ("test", "train")]
+        information = [record.final("test_information_logdet_1") for record in runs]
+        rows.append(
+            (
+                f"{decay:g}",
+                *(spread(values, lambda v: f"{v:.1f}") for values in (errors, cantelli, directional)),
+                *(spread(values, lambda v: f"{v:,.0f}") for values in since),
+                spread(information, short),
+            )
+        )
+    return rows
+
+
+def _says_something(record: Record, name: str) -> float:
+    """The first measured step from which on a bound of an error stays below one; infinite where the last does not."""
+    found = stays_below(record.column("step").astype(np.int64), record.column(name), 1.0)
+    return math.inf if found is None else float(found.step)
 
 
 def order_in_words(records: Sequence[Record]) -> str:

@@ -25,12 +25,15 @@ LEAST_RISE = 0.05
 FALLS = {
     "train_rnc1_mean": "train RNC1",
     "test_rnc1_mean": "test RNC1",
+    "train_nc1_trace_ratio": "train NC1 (trace ratio)",
+    "test_nc1_trace_ratio": "test NC1 (trace ratio)",
     "train_kappa_squared": "train kappa (squared loss)",
     "test_kappa_squared": "test kappa (squared loss)",
     "train_within_class_variance": "train variance within classes",
     "test_within_class_variance": "test variance within classes",
+    "weight_norm": "norm of all weights (control)",
 }
-"""What may fall, in words."""
+"""What may fall, in words. The norm is a control: decay shrinks it, and so kappa and variance, whatever is learned."""
 BOOTSTRAPS = 1_000
 HEADER = (
     "onset of", "runs", "before generalisation by the factor: median [95 %]", "rank correlation with it [95 %]",

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grokcore.style import BLUE, GREEN, ORANGE, STYLE
+from grokcore.style import BLUE, GREEN, ORANGE, PINK, STYLE
 from grokcore.training.record import Record
 from grokcore.training.table import event_step
 from paper.clocks_figure import SMALL
@@ -18,6 +18,7 @@ from paper.onsets import fall_onset, generalisation_onset
 DRAWN = {
     "train_rnc1_mean": ("train RNC1", BLUE, "s"),
     "test_rnc1_mean": ("test RNC1", ORANGE, "^"),
+    "train_nc1_trace_ratio": ("train NC1", PINK, "D"),
     "train_kappa_squared": ("train kappa (squared loss)", GREEN, "o"),
 }
 """Words, colour and mark."""

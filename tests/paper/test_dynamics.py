@@ -35,7 +35,8 @@ def run(
         "step": STEPS, "train_accuracy": np.where(STEPS >= 200, 1.0, 0.5), "test_accuracy": accuracy,
         "train_rnc1_mean": falls(train), "test_rnc1_mean": falls(test), "train_kappa_squared": 100 * falls(kappa),
         "test_kappa_squared": 100 * falls(kappa), "train_within_class_variance": falls(train),
-        "test_within_class_variance": falls(test),
+        "test_within_class_variance": falls(test), "train_nc1_trace_ratio": falls(train),
+        "test_nc1_trace_ratio": falls(test), "weight_norm": 0.5 * np.ones(len(STEPS)),
     }  # fmt: skip
     rows = [dict(zip(columns, map(float, values), strict=True)) for values in zip(*columns.values(), strict=True)]
     rows = [row | {"step": int(row["step"])} for row in rows]
@@ -87,6 +88,7 @@ def test_lead_and_ranks_tell_a_companion_from_what_the_decay_moves() -> None:
     assert float(kappa[3].split()[0]) > 0.95
     assert float(rnc1[3].split()[0]) > 0.7
     assert float(kappa[4].split()[0]) > 0.8
+    assert onsets.FALLS["weight_norm"] not in rows  # it does not fall here
     low, high = (float(each) for each in rnc1[4].split("[")[1].rstrip("]").split(", "))
     assert low < 0 < high
     assert float(kappa[5].split()[0]) < -0.9  # along a run kappa falls as accuracy rises
@@ -135,6 +137,9 @@ def test_from_a_command_to_tables_and_figures(tmp_path: Path) -> None:
     found = tables(tmp_path / "results")
     assert {"dynamics/quick", "dynamics/quick+information"} <= set(found)
     assert found["dynamics/quick"].count("digits-mlp-wd") == 3
+    bounded = [line.split(" | ") for line in found["dynamics/bounds digits-mlp, quick"].splitlines()[2:]]
+    assert [line[0].strip("| ") for line in bounded] == ["1", "0.3", "0.1"]
+    assert all(float(line[1]) <= float(line[3]) <= float(line[2]) for line in bounded)
     names = {path.name for path in figures(tmp_path / "results", tmp_path / "figures")}
     assert {"dynamics-clocks.png", "dynamics-onsets-digits-mlp-quick.png", "information-calibration.png"} <= names
     assert len([name for name in names if name.startswith("information-digits-mlp-wd0.1+")]) == 1
