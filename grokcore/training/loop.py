@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from grokcore.errors import DivergedError, InterruptedRunError, NonFiniteError
 from grokcore.training.cohort import Cohort, require_alike
-from grokcore.training.memory import is_out_of_memory, out_of_memory
+from grokcore.training.memory import denormals_flushed, is_out_of_memory, out_of_memory
 from grokcore.training.run_folder import RunFolder
 from grokcore.training.step import Trainer
 from grokcore.training.stop_signal import StopSignal
@@ -132,13 +132,14 @@ def train_together(
             if progress is not None and turn[0].said is not turn[0].row:
                 turn[0].said = turn[0].row
                 bars.set_postfix_str(progress(turn[0].row), refresh=False)
-            if len(turn) == 1:
-                results, cohort = [_step(turn[0].trainer)], None
-            else:
-                trainers = tuple(member.trainer for member in turn)
-                if cohort is None or cohort.trainers != trainers:
-                    cohort = Cohort(trainers)
-                results = cohort.step()
+            with denormals_flushed():
+                if len(turn) == 1:
+                    results, cohort = [_step(turn[0].trainer)], None
+                else:
+                    trainers = tuple(member.trainer for member in turn)
+                    if cohort is None or cohort.trainers != trainers:
+                        cohort = Cohort(trainers)
+                    results = cohort.step()
             bars.update(len(turn))
             stopping = stop.requested  # read once: what follows must be on disk before the stop
             for member, result in zip(turn, results, strict=True):

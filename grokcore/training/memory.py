@@ -1,4 +1,4 @@
-"""Memory: which batch would fit where there is none, and keeping what a step has freed for the next."""
+"""Memory and time on a CPU: which batch would fit, keeping what a step has freed, numbers too small to matter."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from grokcore.errors import UsageError
 from grokcore.training.step import Trainer
 
+_LEAST = 5e-324
 _MALLOPT = {-3: 2**30, -1: 2**31 - 1, -2: 2**26}  # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
@@ -24,6 +25,21 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for name, value in _MALLOPT.items():
             mallopt(name, value)
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Within it numbers below 1.2e-38 (2.2e-308 in float64) count as zero, in this thread, where the processor can.
+
+    AdamW's momentum of a weight that gets no gradient falls by a tenth each step, below that within a thousand steps,
+    and stays there for good; in a network with dead units arithmetic on such numbers came to half of a step's time.
+    """
+    before = _LEAST * 1.0 == 0.0  # flushed already
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

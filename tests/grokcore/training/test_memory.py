@@ -1,4 +1,4 @@
-"""Out of memory: the message says which batch fits."""
+"""Out of memory: the message says which batch fits. Numbers too small to matter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grokcore import Intervention, UsageError
 from grokcore.data.split import Split
 from grokcore.training.config import SGDConfig
 from grokcore.training.loop import _step
-from grokcore.training.memory import is_out_of_memory
+from grokcore.training.memory import denormals_flushed, is_out_of_memory
 from grokcore.training.step import Trainer
 
 
@@ -55,3 +55,19 @@ def test_other_errors_pass() -> None:
     run.data = Split(torch.randn(40, 7), run.data.train_labels, run.data.test_inputs, run.data.test_labels, 2)
     with pytest.raises(RuntimeError, match="shapes"):
         _step(run)
+
+
+def test_numbers_too_small_to_matter_are_zero_within_and_only_there() -> None:
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot flush denormal numbers")
+    small = torch.full((100,), 1e-40)
+    assert bool((small * 1 > 0).all())
+    with denormals_flushed():
+        assert not bool((small * 1 > 0).any())
+        with denormals_flushed():
+            pass
+        assert not bool((small * 1 > 0).any())
+    assert bool((small * 1 > 0).all())
+    with pytest.raises(ZeroDivisionError), denormals_flushed():
+        raise ZeroDivisionError
+    assert bool((small * 1 > 0).all())
