@@ -1,7 +1,8 @@
 """When things set in along a run: generalisation, the contraction of train and of test features, the fall of kappa.
 
-The onset of generalisation is the first measured step after the fit (tau_1) at which test accuracy has made half of its
-rise from the fit to the run's end; a rise of less than LEAST_RISE is none. The onset of a quantity's fall is that of
+The onset of generalisation is the first measured step at which test accuracy has made half of its rise from its least
+value to the run's last; a rise of less than LEAST_RISE is none. (Not from the fit: under strong decay that comes late,
+or not at all, and generalisation does not wait for it.) The onset of a quantity's fall is that of
 :func:`grokcore.training.milestones.half_fall`, on a log scale, after the last value of half its maximum. Every decay
 makes everything earlier or later together, so ranks are also compared within the decays.
 """
@@ -18,10 +19,9 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from grokcore.training.milestones import Passing, half_fall, passes
 from grokcore.training.record import Record
-from grokcore.training.table import event_step
 
 LEAST_RISE = 0.05
-"""Test accuracy, from the fit to the end."""
+"""Test accuracy, from its least value to the end."""
 FALLS = {
     "train_rnc1_mean": "train RNC1",
     "test_rnc1_mean": "test RNC1",
@@ -58,16 +58,12 @@ class Interval:
 
 
 def generalisation_onset(record: Record) -> Passing | None:
-    """Half of the rise of test accuracy after the fit; None without a fit or a rise."""
-    fitted = event_step(record, "tau_1")
-    if math.isinf(fitted):
+    """Half of the rise of test accuracy; None without a rise."""
+    steps, accuracy = record.column("step").astype(np.int64), record.column("test_accuracy")
+    least = int(np.argmin(accuracy))
+    if accuracy[-1] - accuracy[least] < LEAST_RISE:
         return None
-    steps, accuracy = record.column("step"), record.column("test_accuracy")
-    after = steps >= fitted
-    low, high = accuracy[after][0], accuracy[-1]
-    if high - low < LEAST_RISE:
-        return None
-    return passes(steps[after].astype(np.int64), accuracy[after], (low + high) / 2)
+    return passes(steps[least:], accuracy[least:], (accuracy[least] + accuracy[-1]) / 2)
 
 
 def fall_onset(record: Record, name: str) -> Passing | None:
@@ -116,9 +112,10 @@ def table(records: Sequence[Record]) -> list[tuple[str, ...]]:
 
 
 def along_run(record: Record, name: str) -> float:
-    """Spearman's correlation of a column with test accuracy over the measured steps from the fit on."""
-    after = record.column("step") >= event_step(record, "tau_1")
-    return _rank_correlation(np.column_stack([record.column(name)[after], record.column("test_accuracy")[after]]))
+    """Spearman's correlation of a column with test accuracy over the measured steps from its least value on."""
+    accuracy = record.column("test_accuracy")
+    least = int(np.argmin(accuracy))
+    return _rank_correlation(np.column_stack([record.column(name)[least:], accuracy[least:]]))
 
 
 def _both(records: Sequence[Record], name: str) -> list[tuple[Record, Passing, Passing]]:
