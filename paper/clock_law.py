@@ -48,7 +48,7 @@ class Law:
     spread: float
     """Standard deviation of log tau about the line."""
     low: float
-    """Bootstrap interval of the slope, 95 %."""
+    """Bootstrap interval of the slope, 95 %; NaN where no decay has two runs."""
     high: float
     runs: int
     censored: int
@@ -57,11 +57,13 @@ class Law:
         """The line's median at a weight decay."""
         return np.exp(self.intercept + self.slope * np.log(decay))
 
+    @property
+    def words(self) -> str:
+        """The slope and its interval, where it has one."""
+        return f"{self.slope:.2f}" + ("" if math.isnan(self.low) else f" [{self.low:.2f}, {self.high:.2f}]")
+
     def __str__(self) -> str:
-        return (
-            f"slope {self.slope:.2f} [{self.low:.2f}, {self.high:.2f}] (predicted {PREDICTED:g}), {self.runs} runs, "
-            f"{self.censored} of them censored"
-        )
+        return f"slope {self.words} (predicted {PREDICTED:g}), {self.runs} runs, {self.censored} of them censored"
 
 
 def event_of(record: Record, name: str = "tau_2") -> Event:
@@ -86,7 +88,8 @@ def law(events: Sequence[Event], *, seed: int = 0, bootstraps: int = BOOTSTRAPS)
     for event in events:
         by_decay.setdefault(event.decay, []).append(event)
     rng, slopes = np.random.default_rng(seed), list[float]()
-    for _ in range(bootstraps):
+    # One run a decay can be drawn in one way only: no interval.
+    for _ in range(bootstraps if max(map(len, by_decay.values())) > 1 else 0):
         drawn = [group[i] for group in by_decay.values() for i in rng.integers(len(group), size=len(group))]
         if len({event.decay for event in drawn if not event.censored}) >= 2:
             slopes.append(_fit(drawn, start=(slope, intercept, spread))[0])

@@ -53,7 +53,7 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     grid = np.geomspace(decays[0] / 1.2, decays[-1] * 1.2, 50)
     found = _law(records)
     if found is not None:
-        slope = f"slope {found.slope:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        slope = f"slope {found.words}"
         axes.plot(grid, found.tau(grid), color=BLUE, lw=1.3, label="fit of train RNC1")
         axes.text(0.97, 0.86, slope, transform=axes.transAxes, ha="right", color=BLUE)
         middle = math.sqrt(decays[0] * decays[-1])

@@ -127,9 +127,8 @@ def _laws(title: str, records: Sequence[Record]) -> list[tuple[str, ...]]:
         except ValueError:
             continue
         predicted = f"{PREDICTED:g}" if name != "tau_1" else ""
-        slope = f"{found.slope:.2f} [{found.low:.2f}, {found.high:.2f}]"
         counted = f"{found.runs} ({found.censored})"
-        rows.append((title, f"{decays[0]:g} to {decays[-1]:g}", words, slope, predicted, counted))
+        rows.append((title, f"{decays[0]:g} to {decays[-1]:g}", words, found.words, predicted, counted))
     return rows
 
 

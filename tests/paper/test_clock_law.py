@@ -50,6 +50,14 @@ def test_leaving_out_what_never_came_would_flatten_it() -> None:
     assert naive.slope > whole.slope + 0.05
 
 
+def test_one_run_a_decay_has_no_interval() -> None:
+    found = law(drawn(-1.0, seeds=1))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert "[" not in found.words
+    assert "[" in law(drawn(-1.0, seeds=2), bootstraps=20).words
+
+
 def test_no_slope_without_two_decays() -> None:
     with pytest.raises(ValueError, match="two weight decays"):
         law([Event(0.1, 10, 20), Event(0.01, 100, math.inf)])
