@@ -112,7 +112,7 @@ def figures(recorded: Settings, folder: Path) -> list[Path]:
     for record in logged:
         drawn.append(folder / f"information-{record.arm}-seed{record.config['seed']}.png")
         save(information_figure(record), drawn[-1])
-    if logged:
+    if any(experiment == "dynamics" for experiment, _, _ in recorded):
         drawn.append(folder / "information-calibration.png")
         save(calibration_figure(), drawn[-1])
     return drawn
