@@ -90,7 +90,7 @@ def mixture_information(width: float, noise: float) -> float:
 def calibration_figure() -> Figure:
     """Estimates against known information, both families."""
     with rc_context(STYLE | SMALL):
-        figure = Figure(figsize=(7.0, 4.0))
+        figure = Figure(figsize=(7.0, 4.6))
         left, right = figure.subplots(1, 2)
         _panel(left, channels(), (BLUE, GREEN, ORANGE, SKY))
         left.axhline(math.log(SAMPLES), color="0.5", lw=0.9, ls=":")
@@ -114,7 +114,7 @@ def _panel(axes: Axes, curves: list[Curve], colours: tuple[str, ...]) -> None:
             curve.known, np.array(curve.known) + curve.bias, yerr=curve.spread, color=colour, marker=mark, ms=3.5,
             lw=1.1, capsize=2, label=curve.words,
         )  # fmt: skip
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=7)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7)
 
 
 def _on_pairs(estimate: Callable[[Tensor, Tensor], float], m: int, rho: float) -> Callable[[torch.Generator], float]:
