@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokcore.distances import sample_distances
 from grokcore.errors import NonFiniteError, UsageError
-
-_EXACTLY = "donot_use_mm_for_euclid_dist"  # products of features with an offset would cancel
 
 
 class Dependence(NamedTuple):
@@ -76,7 +75,7 @@ def normalised_hsic(
 
 
 def _normalised_kernel(x: Tensor, bandwidth: float | None, epsilon: float) -> Tensor:
-    squares = torch.cdist(x.double(), x.double(), compute_mode=_EXACTLY).square()
+    squares = sample_distances(x).square()
     if bandwidth is None:
         apart = squares[squares > 0]
         if not len(apart):

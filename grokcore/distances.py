@@ -40,6 +40,12 @@ def squared_distances(rows: Float[Tensor, "K m"]) -> Float[Tensor, "K K"]:
     return distances
 
 
+def sample_distances(x: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
+    """Euclidean distances of all pairs of samples, in float64, from their differences: the products of samples with an
+    offset would cancel."""
+    return torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _directly(rows: Tensor) -> Tensor:
     above = torch.ones(len(rows), len(rows), dtype=torch.bool, device=rows.device).triu_(1)
     upper = torch.zeros(above.shape, dtype=rows.dtype, device=rows.device)

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokcore.distances import sample_distances
 from grokcore.errors import NonFiniteError, UsageError
 from grokcore.estimators import Estimate
 
 _BLOCK = 2**24  # distances held at once
-_EXACTLY = "donot_use_mm_for_euclid_dist"  # products of features with an offset would cancel
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def ksg_information(
         raise UsageError(f"{n} samples in {blocks} blocks are too few for {neighbours} neighbours")
     if not all(bool(torch.isfinite(each).all()) for each in (x, y)):
         raise NonFiniteError("the samples hold NaN or infinity")
-    dx, dy = (torch.cdist(each.double(), each.double(), compute_mode=_EXACTLY) for each in (x, y))
+    dx, dy = (sample_distances(each) for each in (x, y))
     dx, dy = (each / each.square().mean().sqrt().clamp_min(torch.finfo(each.dtype).tiny) for each in (dx, dy))
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(dx.device)
     parts = [order[i::blocks] for i in range(blocks)]

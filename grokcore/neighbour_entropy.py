@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokcore.distances import sample_distances
 from grokcore.errors import NonFiniteError, UsageError
 
-_EXACTLY = "donot_use_mm_for_euclid_dist"  # products of samples with an offset would cancel
 _FLOOR = 1e-20  # of the greatest eigenvalue of a covariance: below it a direction holds rounding alone
 
 
@@ -77,7 +77,7 @@ def neighbour_entropy(x: Float[Tensor, "n d"], *, neighbours: int = 5, weighted:
     if float(values[0]) <= _FLOOR * float(values[-1]):
         return math.nan
     white = wide @ vectors / values.sqrt()
-    distances = torch.cdist(white, white, compute_mode=_EXACTLY).fill_diagonal_(math.inf)
+    distances = sample_distances(white).fill_diagonal_(math.inf)
     nearest = distances.topk(neighbours, dim=1, largest=False).values
     if not bool((nearest > 0).all()):
         return math.nan

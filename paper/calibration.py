@@ -15,6 +15,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.integrate import trapezoid  # type: ignore[import-untyped]
 from torch import Tensor
 
 from grokcore import ksg_information, noisy_information
@@ -83,7 +84,7 @@ def mixture_information(width: float, noise: float) -> float:
     density = sum(np.exp(-(((z - centre) / deviation) ** 2) / 2) for centre in (-1, 1))
     density = density / (2 * deviation * math.sqrt(2 * math.pi))
     logs = np.log(np.where(density > 0, density, 1.0))
-    entropy = -float(np.trapezoid(density * logs, z))
+    entropy = -float(trapezoid(density * logs, z))
     return entropy - math.log(2 * math.pi * math.e * noise**2) / 2
 
 

@@ -52,14 +52,15 @@ def _curves(axes: Axes, record: Record) -> None:
 
 
 def _onsets(axes: Axes, records: Sequence[Record]) -> None:
-    ends = [10.0, 10.0]
+    seen = list[int]()
     for name, (words, colour, mark) in DRAWN.items():
         both = [(generalisation_onset(record), fall_onset(record, name)) for record in records]
         points = [(general.step, fall.step) for general, fall in both if general and fall]
         if points:
             x, y = zip(*points, strict=True)
             axes.plot(x, y, color=colour, marker=mark, ls="", ms=4, alpha=0.7, label=f"{words} ({len(points)} runs)")
-            ends = [min(*ends, *x, *y) if ends[0] != 10.0 else min(*x, *y), max(ends[1], *x, *y)]
+            seen += [*x, *y]
+    ends = (min(seen, default=1), max(seen, default=10))
     axes.plot(ends, ends, color="0.5", lw=0.9, ls="--")
     axes.annotate(
         "together", (ends[1], ends[1]), (-2, 4), textcoords="offset points", ha="right", fontsize=7, color="0.3"

@@ -68,7 +68,8 @@ class Cohort:
                 each[name].grad = None
                 state |= {"step": self._counts[index, column]} | {key: moments[key][index] for key in MOMENTS}
         self._gradients = vmap(grad_and_value(self._objective, has_aux=True))
-        self._inputs: Tensor | None = None
+        data = self._first.data.train_inputs
+        self._inputs = data.new_empty(len(self.trainers), self._first.batches.batch_size, *data.shape[1:])
 
     @property
     def steps_done(self) -> int:
@@ -101,15 +102,9 @@ class Cohort:
         return [(losses[i], {name: value[i] for name, value in raw.items()}) for i in range(len(self.trainers))]
 
     def _next_batches(self) -> tuple[Tensor, Tensor]:
-        """Every member's next batch, stacked: gathered in place where nothing is done to the inputs first."""
-        if self._first.augmentation is not None:
-            found = [trainer.next_batch() for trainer in self.trainers]
-            return torch.stack([inputs for inputs, _ in found]), torch.stack([labels for _, labels in found])
-        inputs, data = self._inputs, self._first.data.train_inputs
-        if inputs is None:
-            size = (len(self.trainers), self._first.batches.batch_size, *data.shape[1:])
-            inputs = self._inputs = data.new_empty(size)
-        found = [trainer.next_batch(out=own) for trainer, own in zip(self.trainers, inputs, strict=True)]
+        """Every member's next batch, stacked: gathered in place where nothing is done to the inputs afterwards."""
+        found = [trainer.next_batch(out=own) for trainer, own in zip(self.trainers, self._inputs, strict=True)]
+        inputs = self._inputs if self._first.augmentation is None else torch.stack([each for each, _ in found])
         return inputs, torch.stack([labels for _, labels in found])
 
     def _decay(self, stacks: dict[str, Tensor]) -> None:
