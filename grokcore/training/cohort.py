@@ -1,6 +1,6 @@
 """Several runs of one arm as one batched model: a step of all of them is one forward and one backward pass.
 
-Parameters and AdamW's state of the members are stacked to (S, ...), S the number of members, and the members'
+Parameters and the optimisers' state of the members are stacked to (S, ...), S the number of members, and the members'
 own become views of their slices. So a member is still a trainer of its own: it is measured, saved and gone on with as
 if it had been trained alone, and nothing of a step is written a second time.
 """
@@ -20,8 +20,11 @@ from torch.nn.modules.dropout import _DropoutNd
 from grokcore.errors import UsageError
 from grokcore.training.step import Trainer
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""AdamW's state of a parameter's own shape."""
+MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    torch.optim.SGD: (),  # without momentum
+}
+"""The optimisers whose runs can be batched: what each keeps of a parameter's own shape."""
 
 
 class Cohort:
@@ -51,22 +54,26 @@ class Cohort:
         self._stacks = {name: nn.Parameter(torch.stack([each[name].detach() for each in own])) for name in own[0]}
         self._head = next(name for name, parameter in own[0].items() if parameter is self._first.head.weight)
         self.optimizer = self._first.config.new_optimizer(self._stacks.values())
+        kinds = MOMENTS[type(self.optimizer)]
         done, device = float(self.steps_done), self._first.head.weight.device
         # A count for each member and parameter, as each optimiser must go on alone, and one for each stack.
         self._counts = torch.full((len(self.trainers) + 1, len(own[0])), done, dtype=torch.float32, device=device)
         for column, (name, stack) in enumerate(self._stacks.items()):
+            for index, each in enumerate(own):
+                each[name].data = stack.data[index]
+                each[name].grad = None
+            if not kinds:
+                continue
             states: list[dict[str, Any]] = [
                 trainer.optimizer.state[each[name]] for trainer, each in zip(self.trainers, own, strict=True)
             ]
             moments = {
                 key: torch.stack([s.get(key, torch.zeros_like(p[name])) for s, p in zip(states, own, strict=True)])
-                for key in MOMENTS
+                for key in kinds
             }
             self.optimizer.state[stack] = {"step": self._counts[-1, column]} | moments
-            for index, (state, each) in enumerate(zip(states, own, strict=True)):
-                each[name].data = stack.data[index]
-                each[name].grad = None
-                state |= {"step": self._counts[index, column]} | {key: moments[key][index] for key in MOMENTS}
+            for index, state in enumerate(states):
+                state |= {"step": self._counts[index, column]} | {key: moments[key][index] for key in kinds}
         self._gradients = vmap(grad_and_value(self._objective, has_aux=True))
         data = self._first.data.train_inputs
         self._inputs = data.new_empty(len(self.trainers), self._first.batches.batch_size, *data.shape[1:])
@@ -108,7 +115,8 @@ class Cohort:
         return inputs, torch.stack([labels for _, labels in found])
 
     def _decay(self, stacks: dict[str, Tensor]) -> None:
-        """AdamW's decay of members that differ in theirs, which the one optimiser of all cannot take."""
+        """The decay of members that differ in theirs, which the one optimiser of all cannot take: a factor of the
+        weights before the step, which is what both AdamW's and plain gradient descent's are."""
         groups = [group for trainer in self.trainers for group in trainer.optimizer.param_groups]
         decays = [group["weight_decay"] for group in groups]
         if len(set(decays)) == 1:
@@ -146,8 +154,9 @@ def require_alike(trainers: Sequence[Trainer], *, at_one_step: bool = False) -> 
     if not trainers or len({id(trainer.model) for trainer in trainers}) < len(trainers):
         raise UsageError("a cohort takes one or more trainers, each with a model of its own")
     first = trainers[0]
-    if not isinstance(first.optimizer, torch.optim.AdamW):
-        raise UsageError("only seeds trained by AdamW can be batched")
+    momenta = [group.get("momentum", 0.0) for group in first.optimizer.param_groups]
+    if type(first.optimizer) not in MOMENTS or any(momenta):
+        raise UsageError("only seeds trained by AdamW, or by gradient descent without momentum, can be batched")
     for module in first.model.modules():
         if isinstance(module, _DropoutNd) and module.p > 0:
             raise UsageError("seeds of a model with dropout cannot be batched: each would need a generator of its own")

@@ -22,7 +22,7 @@ from grokcore.models.mlp import EmbeddingMLP
 from grokcore.models.transformer import EquationTransformer
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.cohort import Cohort
-from grokcore.training.config import TrainingConfig
+from grokcore.training.config import Parameters, TrainingConfig
 from grokcore.training.loop import Run, train, train_together
 from grokcore.training.run_folder import RunFolder
 from grokcore.training.step import Trainer
@@ -195,12 +195,23 @@ class Squared(TrainingConfig):
     loss: Literal["squared"] = "squared"
 
 
-def test_members_keep_their_weight_decays() -> None:
+@dataclass(frozen=True)
+class Descent(Squared):
+    momentum: float = 0.0
+
+    def new_optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters, lr=10 * self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+@pytest.mark.parametrize("config", [Squared, Descent])
+def test_members_keep_their_weight_decays(config: type[Squared]) -> None:
     """Of one seed, under the squared loss: only their decay tells them apart."""
     decays = (0.0, 0.3, 3.0)
 
     def build() -> list[Trainer]:
-        configs = [Squared(steps=50, batch_size=20, learning_rate=0.01, weight_decay=decay) for decay in decays]
+        configs = [config(steps=50, batch_size=20, learning_rate=0.01, weight_decay=decay) for decay in decays]
         return [trainer(0, arm=Intervention(), config=config) for config in configs]
 
     alone, together = build(), build()
@@ -241,6 +252,7 @@ def test_what_cannot_be_batched_is_named() -> None:
         (shifted, "different buffers"),
         ([trainer(0), trainer(1, arm=Intervention())], "differ in their arm"),
         ([trainer(0), trainer(1, config=replace(CONFIG, beta1=0.8))], "differ in their config"),
+        (trainers((0, 1), config=Descent(momentum=0.9)), "without momentum"),
         ([trainer(0), trainer(1, model=transformer)], "differ in their model, parameters, buffers"),
         ([trainer(0), trainer(1, split=modular_arithmetic("x+y", 7, train_fraction=0.3, seed=0))], "batches, classes"),
         (trainers((0, 1), model=with_body(nn.Dropout(0.1))), "dropout"),
