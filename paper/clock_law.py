@@ -18,6 +18,8 @@ from scipy.special import log_ndtr  # type: ignore[import-untyped]
 
 from grokcore.training.record import Record
 
+FIT = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
+"""The weight decays whose second clock a run of 100,000 steps can show."""
 PREDICTED = -1.0
 """The slope of tau_2 ~ 1 / (eta lambda)."""
 BOOTSTRAPS = 1_000
@@ -69,10 +71,21 @@ class Law:
 def event_of(record: Record, name: str = "tau_2") -> Event:
     """An event of a run's summary."""
     found, last = record.summary.get(name), float(record.final("step"))
-    decay = float(record.config["training"]["weight_decay"])
     if found is None:
-        return Event(decay, last, math.inf)
-    return Event(decay, float(found["after"]), float(found["step"]))
+        return Event(decay_of(record), last, math.inf)
+    return Event(decay_of(record), float(found["after"]), float(found["step"]))
+
+
+def decay_of(record: Record) -> float:
+    """A run's weight decay."""
+    return float(record.config["training"]["weight_decay"])
+
+
+def fitted(records: Sequence[Record]) -> list[Record]:
+    """The runs of a sweep that the law is fitted to: those of the decays in FIT where it has them all, else all."""
+    if set(FIT) <= {decay_of(record) for record in records}:
+        return [record for record in records if decay_of(record) in FIT]
+    return list(records)
 
 
 def law(events: Sequence[Event], *, seed: int = 0, bootstraps: int = BOOTSTRAPS) -> Law:

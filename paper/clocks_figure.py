@@ -12,14 +12,11 @@ from matplotlib.figure import Figure
 
 from grokcore.style import BLUE, GREY, ORANGE, PINK, STYLE
 from grokcore.training.record import Record
-from paper.clock_law import PREDICTED, Law, event_of, law
+from paper.clock_law import PREDICTED, Law, decay_of, event_of, fitted, law
+from paper.law_table import CLOCK_WORDS
 
-CLOCKS = {
-    "tau_1": ("train accuracy 99.9 % (fit)", GREY, "o", 0.94),
-    "tau_2": ("train RNC1 below 0.1", BLUE, "s", 1.0),
-    "tau_2_test": ("test RNC1 below 0.1", ORANGE, "^", 1.06),
-}
-"""Words, colour, mark, and the factor by which marks are set beside each other."""
+CLOCKS = {"tau_1": (GREY, "o", 0.94), "tau_2": (BLUE, "s", 1.0), "tau_2_test": (ORANGE, "^", 1.06)}
+"""Colour, mark, and the factor by which marks are set beside each other."""
 SMALL = {"font.size": 8, "legend.fontsize": 7.5, "savefig.dpi": 220}
 
 
@@ -37,13 +34,13 @@ def clocks_figure(groups: dict[str, Sequence[Record]]) -> Figure:
 
 
 def _panel(axes: Axes, records: Sequence[Record]) -> None:
-    decays = sorted({float(r.config["training"]["weight_decay"]) for r in records})
+    decays = sorted({decay_of(record) for record in records})
     end = max(r.final("step") for r in records)
-    for name, (words, colour, mark, beside) in CLOCKS.items():
+    for name, (colour, mark, beside) in CLOCKS.items():
         events = [event_of(record, name) for record in records]
         came = [event for event in events if not event.censored]
         style = {"color": colour, "marker": mark, "ls": "", "ms": 4, "alpha": 0.8}
-        axes.plot([e.decay * beside for e in came], [max(e.step, 1) for e in came], **style, label=words)  # type: ignore[arg-type]
+        axes.plot([e.decay * beside for e in came], [max(e.step, 1) for e in came], **style, label=CLOCK_WORDS[name])  # type: ignore[arg-type]
         for decay in {event.decay for event in events if event.censored}:
             count = sum(event.censored for event in events if event.decay == decay)
             axes.annotate(
@@ -70,6 +67,6 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
 def _law(records: Sequence[Record]) -> Law | None:
     """The fit, where there are decays enough for one."""
     try:
-        return law([event_of(record) for record in records])
+        return law([event_of(record) for record in fitted(records)])
     except ValueError:
         return None

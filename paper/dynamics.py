@@ -13,18 +13,15 @@ from grokcore.training.clocks import stays_below
 from grokcore.training.figures import save
 from grokcore.training.record import Record
 from grokcore.training.table import short, spread
-from paper import onsets
+from paper import law_table, onsets
 from paper.calibration import calibration_figure
-from paper.clock_law import PREDICTED, event_of, law
-from paper.clocks_figure import CLOCKS, clocks_figure
+from paper.clock_law import decay_of
+from paper.clocks_figure import clocks_figure
 from paper.information_figure import information_figure
 from paper.onsets_figure import onsets_figure
 
 SHOWN_DECAY = 0.1
 """Weight decay of the run whose curves are drawn, seed 0."""
-LAW_HEADER = (
-    "runs", "weight decays", "event", "slope of log tau against log decay [95 %]", "predicted", "runs (censored)",
-)  # fmt: skip
 BOUNDS_HEADER = (
     "weight decay", "error (%)", "Cantelli (E1), %", "directional (E1'), %", "directional below 100 % from step",
     "the same on the train set", "I(Z;X|Y) at most, noise B (nats)",
@@ -37,7 +34,7 @@ def sweeps(recorded: Settings) -> dict[str, Sequence[Record]]:
     """The settings whose runs have three weight decays or more, by what their arms are called without them."""
     found: dict[str, Sequence[Record]] = {}
     for (experiment, preset, setting), records in recorded.items():
-        if experiment == "dynamics" and len({_decay(record) for record in records}) >= 3:
+        if experiment == "dynamics" and len({decay_of(record) for record in records}) >= 3:
             name = records[0].config["arm"].rsplit("-wd", 1)[0]
             found[f"{name}, {preset}" + (f" ({setting})" if setting else "")] = records
     return found
@@ -46,9 +43,9 @@ def sweeps(recorded: Settings) -> dict[str, Sequence[Record]]:
 def tables(recorded: Settings) -> dict[str, str]:
     """``dynamics/law`` and, of each sweep, its bounds at the end, its onsets and their order, in Markdown."""
     groups, found = sweeps(recorded), dict[str, str]()
-    rows = [row for title, records in groups.items() for row in _laws(title, records)]
+    rows = [row for title, records in groups.items() for row in law_table.table(title, records)]
     if rows:
-        found["dynamics/law"] = markdown(LAW_HEADER, rows)
+        found["dynamics/law"] = markdown(law_table.HEADER, rows)
     for title, records in groups.items():
         found[f"dynamics/bounds {title}"] = markdown(BOUNDS_HEADER, bounds(records))
         of_onsets = onsets.table(records)
@@ -61,8 +58,8 @@ def tables(recorded: Settings) -> dict[str, str]:
 def bounds(records: Sequence[Record]) -> list[tuple[str, ...]]:
     """Rows under BOUNDS_HEADER, of the test set at the end of the runs: median [least, greatest] over seeds."""
     rows = []
-    for decay in sorted({_decay(record) for record in records}, reverse=True):
-        runs = [record for record in records if _decay(record) == decay]
+    for decay in sorted({decay_of(record) for record in records}, reverse=True):
+        runs = [record for record in records if decay_of(record) == decay]
         errors = [100 * (1 - record.final("test_accuracy")) for record in runs]
         cantelli, directional = (
             [100 * record.final(f"test_{name}") for record in runs] for name in ("cantelli", "cantelli_directional")
@@ -105,7 +102,7 @@ def figures(recorded: Settings, folder: Path) -> list[Path]:
         drawn.append(folder / "dynamics-clocks.png")
         save(clocks_figure(groups), drawn[-1])
     for title, records in groups.items():
-        shown = next((r for r in records if _decay(r) == SHOWN_DECAY and r.config["seed"] == 0), records[0])
+        shown = next((r for r in records if decay_of(r) == SHOWN_DECAY and r.config["seed"] == 0), records[0])
         drawn.append(folder / f"dynamics-onsets-{title.replace(', ', '-')}.png")
         save(onsets_figure(records, shown), drawn[-1])
     logged = [r for records in recorded.values() for r in records if "test_nhsic_inputs" in r.columns]
@@ -116,21 +113,3 @@ def figures(recorded: Settings, folder: Path) -> list[Path]:
         drawn.append(folder / "information-calibration.png")
         save(calibration_figure(), drawn[-1])
     return drawn
-
-
-def _laws(title: str, records: Sequence[Record]) -> list[tuple[str, ...]]:
-    rows = []
-    decays = sorted({_decay(record) for record in records}, reverse=True)
-    for name, (words, *_) in CLOCKS.items():
-        try:
-            found = law([event_of(record, name) for record in records])
-        except ValueError:
-            continue
-        predicted = f"{PREDICTED:g}" if name != "tau_1" else ""
-        counted = f"{found.runs} ({found.censored})"
-        rows.append((title, f"{decays[0]:g} to {decays[-1]:g}", words, found.words, predicted, counted))
-    return rows
-
-
-def _decay(record: Record) -> float:
-    return float(record.config["training"]["weight_decay"])

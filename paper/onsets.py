@@ -19,6 +19,7 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from grokcore.training.milestones import Passing, half_fall, passes
 from grokcore.training.record import Record
+from paper.clock_law import decay_of
 
 LEAST_RISE = 0.05
 """Test accuracy, from its least value to the end."""
@@ -95,7 +96,7 @@ def table(records: Sequence[Record]) -> list[tuple[str, ...]]:
         lead = _interval(leads(records, name)[:, None], _median)
         factor = Interval(*(math.exp(each) for each in (lead.value, lead.low, lead.high)))
         pairs = np.array([[math.log(general.step), math.log(fall.step)] for _, general, fall in both])
-        decays = np.array([_decay(record) for record, _, _ in both])
+        decays = np.array([decay_of(record) for record, _, _ in both])
         within = np.column_stack([pairs, decays])
         along = [along_run(record, name) for record, _, _ in both]
         rows.append(
@@ -121,10 +122,6 @@ def along_run(record: Record, name: str) -> float:
 def _both(records: Sequence[Record], name: str) -> list[tuple[Record, Passing, Passing]]:
     found = [(record, generalisation_onset(record), fall_onset(record, name)) for record in records]
     return [(record, general, fall) for record, general, fall in found if general and fall]
-
-
-def _decay(record: Record) -> float:
-    return float(record.config["training"]["weight_decay"])
 
 
 def _median(rows: NDArray[np.float64]) -> float:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from grokcore.training.clocks import summarise
 from grokcore.training.figures import save
 from grokcore.training.record import Record
 from grokcore.training.schedules import log_spaced_steps
-from paper.clock_law import Event, _log_between, event_of, law
+from paper import law_table
+from paper.clock_law import FIT, Event, _log_between, decay_of, event_of, law
 from paper.clocks_figure import clocks_figure
 
 DECAYS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
@@ -98,3 +100,35 @@ def test_the_figure_shows_what_never_came(tmp_path: Path) -> None:
     assert not any("slope" in text.get_text() for text in second.texts)
     save(figure, tmp_path / "clocks.png")
     assert (tmp_path / "clocks.png").stat().st_size > 10_000
+
+
+def contracting(decay: float, seed: int, *, weak_power: float = 1.0) -> Record:
+    """RNC1 falls as 1 / (1 + step decay / 100), below a decay of 0.1 with decay^weak_power, joined there."""
+    rng, rate = np.random.default_rng(seed), decay if decay > 0.1 else 0.1 * (decay / 0.1) ** weak_power
+    values = 1 / (1 + STEPS * rate * math.exp(0.1 * rng.normal()) / 100)
+    rows = [
+        {"step": int(step), "train_accuracy": 1.0, "test_accuracy": 0.5, "train_rnc1_mean": float(value),
+         "test_rnc1_mean": 1.0, "train_kappa_squared": 1.0}
+        for step, value in zip(STEPS, values, strict=True)
+    ]  # fmt: skip
+    values_of_rows = [list(row.values()) for row in rows]
+    config = {"training": {"weight_decay": decay}, "seed": seed}
+    return Record(config, "", {}, "", "", 0.0, list(rows[0]), values_of_rows, summarise(rows))
+
+
+def test_the_table_says_whether_it_is_a_power_law() -> None:
+    """Of paper B's decays the three outside the fit have a row of their own, and do not move it."""
+    records = [contracting(decay, seed) for decay in {*FIT, *law_table.PAPER} for seed in range(3)]
+    rows = law_table.table("made up", records)
+    slopes = {(row[1], row[2]): float(row[3].split()[0]) for row in rows}
+    assert {decays for decays, _ in slopes} == {"1 to 0.02", "1 to 0.1", "0.1 to 0.02", "0.3 to 0.001"}
+    of_tau_2 = [slope for (_, words), slope in slopes.items() if words.startswith("train RNC1")]
+    assert len(of_tau_2) == 6
+    assert all(slope == pytest.approx(-1, abs=0.08) for slope in of_tau_2)
+    assert rows == [*law_table.table("made up", [r for r in records if decay_of(r) in FIT]), rows[-1]]
+    assert rows[-1][5].startswith("18 (")
+    assert rows[-1][5] != "18 (0)"
+    # Two laws, one for strong and one for weak decay, are not one.
+    broken = [contracting(decay, seed, weak_power=0.5) for decay in FIT for seed in range(3)]
+    found = {row[1]: float(row[3].split()[0]) for row in law_table.table("broken", broken) if "below 0.1" in row[2]}
+    assert found["0.1 to 0.02"] > found["1 to 0.1"] + 0.3
