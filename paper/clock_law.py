@@ -23,6 +23,7 @@ FIT = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
 PREDICTED = -1.0
 """The slope of tau_2 ~ 1 / (eta lambda)."""
 BOOTSTRAPS = 1_000
+_LOG_ROOT = math.log(2 * math.pi) / 2
 _LEAST_SPREAD = 0.01  # of log tau: a tenth of the distance between two measured steps
 
 
@@ -121,15 +122,24 @@ def _fit(events: Sequence[Event], start: tuple[float, float, float] | None = Non
         slope, intercept = np.polyfit(x[seen], high[seen], 1)
         start = (float(slope), float(intercept), 0.3)
 
-    def minus_log_likelihood(values: NDArray[np.float64]) -> float:
+    def minus_log_likelihood(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         slope, intercept, log_spread = values
-        spread = _LEAST_SPREAD + math.exp(log_spread)
-        middle = intercept + slope * x
-        return -float(np.sum(_log_between((low - middle) / spread, (high - middle) / spread)))
+        scale = math.exp(log_spread)
+        spread, middle = _LEAST_SPREAD + scale, intercept + slope * x
+        below, above = (low - middle) / spread, (high - middle) / spread
+        logs = _log_between(below, above)
+        # The densities at the ends over the probability between them.
+        at_low, at_high = (np.exp(np.minimum(-(end**2) / 2 - _LOG_ROOT - logs, 700)) for end in (below, above))
+        with np.errstate(invalid="ignore"):
+            by_spread = np.where(np.isinf(above), 0.0, above * at_high) - below * at_low
+        by_middle = at_high - at_low
+        gradient = np.array([np.sum(by_middle * x), np.sum(by_middle), np.sum(by_spread) * scale]) / spread
+        return -float(np.sum(logs)), gradient
 
-    first = (start[0], start[1], math.log(max(start[2] - _LEAST_SPREAD, 1e-3)))
+    first = np.array([start[0], start[1], math.log(max(start[2] - _LEAST_SPREAD, 1e-3))])
+    bounds = [(None, None), (None, None), (-9.0, 5.0)]
     found = minimize(
-        minus_log_likelihood, first, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-7, "maxiter": 5_000}
+        minus_log_likelihood, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-7}
     )
     slope, intercept, log_spread = (float(value) for value in found.x)
     return slope, intercept, _LEAST_SPREAD + math.exp(log_spread)

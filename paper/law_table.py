@@ -13,7 +13,7 @@ import numpy as np
 
 from grokcore.training.clocks import CONTRACTED, stays_below
 from grokcore.training.record import Record
-from paper.clock_law import PREDICTED, Event, decay_of, event_of, fitted, law
+from paper.clock_law import BOOTSTRAPS, PREDICTED, Event, decay_of, event_of, fitted, law
 
 PAPER = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """The weight decays of paper B."""
@@ -29,7 +29,7 @@ HEADER = (
 )  # fmt: skip
 
 
-def table(title: str, records: Sequence[Record]) -> list[tuple[str, ...]]:
+def table(title: str, records: Sequence[Record], *, bootstraps: int = BOOTSTRAPS) -> list[tuple[str, ...]]:
     """Rows under HEADER of one sweep; what has no slope has no row."""
     chosen = fitted(records)
     decays = sorted({decay_of(record) for record in chosen}, reverse=True)
@@ -45,7 +45,7 @@ def table(title: str, records: Sequence[Record]) -> list[tuple[str, ...]]:
     of_paper = [record for record in records if decay_of(record) in PAPER]
     if {decay_of(record) for record in of_paper} == set(PAPER):
         groups.append(("tau_2", f"{CLOCK_WORDS['tau_2']}, paper B's six", of_paper, event_of))
-    rows = [_row(title, name, words, [event(r) for r in runs]) for name, words, runs, event in groups]
+    rows = [_row(title, name, words, [event(r) for r in runs], bootstraps) for name, words, runs, event in groups]
     return [row for row in rows if row]
 
 
@@ -57,9 +57,9 @@ def contraction_at(record: Record, level: float) -> Event:
     return Event(decay_of(record), float(found.after), float(found.step))
 
 
-def _row(title: str, name: str, words: str, events: Sequence[Event]) -> tuple[str, ...]:
+def _row(title: str, name: str, words: str, events: Sequence[Event], bootstraps: int) -> tuple[str, ...]:
     try:
-        found = law(events)
+        found = law(events, bootstraps=bootstraps)
     except ValueError:
         return ()
     decays = sorted({event.decay for event in events}, reverse=True)

@@ -119,16 +119,20 @@ def contracting(decay: float, seed: int, *, weak_power: float = 1.0) -> Record:
 def test_the_table_says_whether_it_is_a_power_law() -> None:
     """Of paper B's decays the three outside the fit have a row of their own, and do not move it."""
     records = [contracting(decay, seed) for decay in {*FIT, *law_table.PAPER} for seed in range(3)]
-    rows = law_table.table("made up", records)
+    rows = law_table.table("made up", records, bootstraps=20)
     slopes = {(row[1], row[2]): float(row[3].split()[0]) for row in rows}
     assert {decays for decays, _ in slopes} == {"1 to 0.02", "1 to 0.1", "0.1 to 0.02", "0.3 to 0.001"}
     of_tau_2 = [slope for (_, words), slope in slopes.items() if words.startswith("train RNC1")]
     assert len(of_tau_2) == 6
     assert all(slope == pytest.approx(-1, abs=0.08) for slope in of_tau_2)
-    assert rows == [*law_table.table("made up", [r for r in records if decay_of(r) in FIT]), rows[-1]]
+    assert rows == [*law_table.table("made up", [r for r in records if decay_of(r) in FIT], bootstraps=20), rows[-1]]
     assert rows[-1][5].startswith("18 (")
     assert rows[-1][5] != "18 (0)"
     # Two laws, one for strong and one for weak decay, are not one.
     broken = [contracting(decay, seed, weak_power=0.5) for decay in FIT for seed in range(3)]
-    found = {row[1]: float(row[3].split()[0]) for row in law_table.table("broken", broken) if "below 0.1" in row[2]}
+    found = {
+        row[1]: float(row[3].split()[0])
+        for row in law_table.table("broken", broken, bootstraps=20)
+        if "below 0.1" in row[2]
+    }
     assert found["0.1 to 0.02"] > found["1 to 0.1"] + 0.3
