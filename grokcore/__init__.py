@@ -3,7 +3,7 @@
 from grokcore.agreement import nearest_mean_agreement
 from grokcore.batch_cdnv import cdnv
 from grokcore.bounds import margin_error_bound
-from grokcore.collapse import CollapseReport, collapse_report
+from grokcore.collapse import CollapseReport, LayerReport, collapse_report
 from grokcore.collapse_limits import VarianceFloor, transfer_ceiling, variance_floor
 from grokcore.curvature import exact_hessian
 from grokcore.dependence import Dependence, normalised_hsic
@@ -39,6 +39,7 @@ __all__ = [
     "HessianOperator",
     "InformationBounds",
     "Intervention",
+    "LayerReport",
     "Monitor",
     "NonFiniteError",
     "Report",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Int
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from grokcore.agreement import nearest_mean
 from grokcore.capture import Forward
-from grokcore.collapse import CollapseReport, collapse_report
+from grokcore.collapse import CollapseReport, LayerReport, collapse_report
 from grokcore.distances import coincide, squared_distances
 from grokcore.errors import NonFiniteError, UsageError
 from grokcore.flatness import gini_impurity, row_variance
@@ -45,6 +47,7 @@ class Accumulator:
         head: the linear head; its weight is copied after the first forward pass.
         name: its name, for messages.
         about: moments whose class means NC4 uses; without them the features are kept.
+        about_layers: likewise of layers, by name, for their variance ratio and nearest means; None: there are none.
         keep_bytes: how much of them, in their own dtype; beyond it none are.
         classes: the head's first so many rows are the classes; by default all are.
     """
@@ -55,6 +58,7 @@ class Accumulator:
         name: str,
         *,
         about: ClassMoments | None = None,
+        about_layers: Mapping[str, ClassMoments] | None = None,
         keep_bytes: int = KEEP_BYTES,
         classes: int | None = None,
     ) -> None:
@@ -68,6 +72,8 @@ class Accumulator:
             raise UsageError(f"classes must lie between 2 and the head's {rows} rows, got {classes}")
         self.moments = moments_for(self.num_classes, self.num_features)
         self.layers: dict[str, ClassMoments] = {}
+        self._about_layers = about_layers
+        self._nearest: dict[str, int] = {}
         self.batches = 0
         self.overflowed = False
         """Whether the features were more than keep_bytes, so that NC4 about their own means needs them once more."""
@@ -123,10 +129,29 @@ class Accumulator:
         """The sums divided by the number of samples, which must not be 0."""
         return HeadMeans(*(self._sums / self.moments.total).tolist())
 
-    def collapse(self) -> tuple[CollapseReport, dict[str, CollapseReport]]:
+    def collapse(self) -> tuple[CollapseReport, dict[str, LayerReport]]:
         """The collapse metrics of the head's input, and of each layer (no head there, so no duality)."""
-        layers = {name: collapse_report(moments) for name, moments in self.layers.items()}
+        layers = {name: self._of_layer(name, moments) for name, moments in self.layers.items()}
         return collapse_report(self.moments, self.weight[: self.num_classes]), layers
+
+    def _of_layer(self, name: str, moments: ClassMoments) -> LayerReport:
+        """A layer's metrics; what its reference does not give is NaN with the reason."""
+        own, wanted = collapse_report(moments), ("variance_ratio", "nearest_mean_accuracy")
+        if self._about_layers is None:
+            lost = dict.fromkeys(wanted[1:], "no reference was there when the samples came")
+            if math.isnan(own.nc1_trace_ratio):
+                lost["variance_ratio"] = own.reasons["nc1_trace_ratio"]
+            return LayerReport(**asdict(own) | {"reasons": own.reasons | lost}, variance_ratio=own.nc1_trace_ratio)
+        about = self._about_layers.get(name)
+        if about is None or about.absent:
+            why = f"no samples of class {about.absent[0]} behind" if about else "the reference has no"
+            lost = dict.fromkeys(wanted, f"{why} class means of this layer")
+            return LayerReport(**asdict(own) | {"reasons": own.reasons | lost})
+        ratio, reasons = variance_ratio(moments, about), dict(own.reasons)
+        if math.isnan(ratio):
+            reasons["variance_ratio"] = "all class means coincide"
+        found = {"variance_ratio": ratio, "nearest_mean_accuracy": self._nearest[name] / moments.total}
+        return LayerReport(**asdict(own) | {"reasons": reasons} | found)
 
     def agreement(self, about: ClassMoments) -> float | None:
         """NC4 about the class means of `about`; None where the features were too many to keep."""
@@ -165,7 +190,18 @@ class Accumulator:
         for name in names:
             output = forward.layers[name]
             moments = self.layers.setdefault(name, moments_for(self.num_classes, output.shape[1]))
-            _update(moments, output, labels.to(output.device), f"batch {number}, layer {name!r}")
+            labels = labels.to(output.device)
+            _update(moments, output, labels, f"batch {number}, layer {name!r}")
+            about = (self._about_layers or {}).get(name)
+            if about is None or about.absent:
+                continue
+            if (about.num_classes, about.num_features) != (moments.num_classes, moments.num_features):
+                raise UsageError(
+                    f"the reference has {about.num_classes} classes of {about.num_features} features in layer "
+                    f"{name!r}, here there are {moments.num_classes} of {moments.num_features}"
+                )
+            means = about.means.to(output.device)
+            self._nearest[name] = self._nearest.get(name, 0) + _agreeing(output, labels, means)
 
     def _count_agreement(self, features: Tensor, predicted: Tensor) -> None:
         if self._about_means is not None:

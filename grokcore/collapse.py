@@ -55,6 +55,23 @@ class CollapseReport:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LayerReport(CollapseReport):
+    """The collapse metrics of one layer's outputs, and two that look at the class means of a reference.
+
+    Fields:
+        variance_ratio: paper C's V, mean over samples of ||h - mu_y||^2 over the mean over classes of
+            ||mu_c - mu_G||^2, with the reference's means; without one with the samples' own, where it is
+            ``nc1_trace_ratio``.
+        nearest_mean_accuracy: share of samples whose nearest class mean of the reference is that of their label; NaN
+            without one.
+        nc3_duality: NaN, as only the head has a dual.
+    """
+
+    variance_ratio: float = NAN
+    nearest_mean_accuracy: float = NAN
+
+
 METRICS = tuple(name for name in CollapseReport.__dataclass_fields__ if name != "reasons")
 _NEED_SIMPLEX = ("nc2_equiangle", "nc2_etf", "nc3_duality")
 

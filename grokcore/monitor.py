@@ -208,7 +208,7 @@ class Monitor:
         return window
 
     def _record(self, report: Report, step: int, split: str) -> Report:
-        self.history.append(Entry(step, split, replace(report, moments=None)))
+        self.history.append(Entry(step, split, replace(report, moments=None, layer_moments={})))
         if self.writer is not None:
             for name, value in report.scalars().items():
                 if math.isfinite(value):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from grokcore.accumulate import KEEP_BYTES, Accumulator, variance_ratio
 from grokcore.capture import Capture, eval_mode
-from grokcore.collapse import CollapseReport
+from grokcore.collapse import CollapseReport, LayerReport
 from grokcore.errors import UsageError, without_nan
 from grokcore.frozen import eager
 from grokcore.geometry import ClassMoments
@@ -46,8 +46,9 @@ class Report:
         reasons: why a field above is NaN.
         moments: the class moments, usable as another call's reference; not part of the dict. None in a Monitor's
             history, which they would fill.
-        layers: the collapse metrics of each layer measured, in the order in which they ran; ``nc3_duality`` is
-            NaN there, as only the head has a dual.
+        layers: the collapse metrics of each layer measured, in the order in which they ran, with their
+            ``variance_ratio`` and ``nearest_mean_accuracy`` about the reference's means.
+        layer_moments: their class moments, for another call's reference; kept and left out as ``moments`` is.
     """
 
     loss: float
@@ -62,11 +63,13 @@ class Report:
     collapse: CollapseReport
     reasons: dict[str, str]
     moments: ClassMoments | None
-    layers: dict[str, CollapseReport] = field(default_factory=dict)
+    layers: dict[str, LayerReport] = field(default_factory=dict)
+    layer_moments: dict[str, ClassMoments] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict without the moments, ``layers`` only where any were measured; NaN stays NaN."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("moments", "layers")}
+        left_out = ("moments", "layers", "layer_moments")
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
         values |= {"collapse": asdict(self.collapse), "reasons": dict(self.reasons)}
         return values | (
             {"layers": {name: asdict(layer) for name, layer in self.layers.items()}} if self.layers else {}
@@ -130,7 +133,9 @@ def measure(
             crosses dots), and ``"all"`` is every module without children that runs exactly once a forward pass and
             gives a floating tensor whose first dimension is the samples. Of several outputs the first counts.
         reference: moments or a Report whose class means ``nc4`` and ``variance_ratio`` use, as when test
-            data are held against train means. Without it the samples' own means serve.
+            data are held against train means. Without it the samples' own means serve. A Report that measured the
+            `layers` too serves them likewise; of their own means, which are known only after a pass, their
+            ``nearest_mean_accuracy`` is had by a second call with the first one's Report as reference.
         pool: how a layer's output becomes (n, m): ``"mean"`` over positions, ``"flatten"``, the ``"first"`` or
             ``"last"`` position, or a callable. Outputs of four or more dimensions are (n, C, ...), of three (n, T, D)
             or, from one-dimensional convolutions, batch norms and poolings, (n, C, T) (:mod:`grokcore.pooling`).
@@ -155,12 +160,15 @@ def measure(
     """
     capture = Capture(model, head, layers, pool)
     about = class_moments(reference, capture.head, classes)
+    of_layers = layer_moments(reference)
     shown = sys.stderr.isatty() if progress is None else progress
     # A model compiled and run before would not notice new hooks. A spectral norm turns where its weight is read in
     # train mode, so nothing reads it before.
     with torch.no_grad(), eval_mode(model), eager():
         target = torch.device(device) if device is not None else capture.head.weight.device
-        sums = Accumulator(capture.head, head, about=about, keep_bytes=keep_bytes, classes=classes)
+        sums = Accumulator(
+            capture.head, head, about=about, about_layers=of_layers, keep_bytes=keep_bytes, classes=classes
+        )
         _read(model, loader, capture, sums, target, shown)
         if sums.batches == 0:
             once = ": an iterator that was read before is empty; give a list or a DataLoader"
@@ -207,7 +215,15 @@ def finished(sums: Accumulator, about: ClassMoments, agreement: float | None, lo
         reasons=reasons,
         moments=sums.moments,
         layers=layers,
+        layer_moments=sums.layers,
     )
+
+
+def layer_moments(reference: ClassMoments | Report | None) -> dict[str, ClassMoments] | None:
+    """What a reference knows of layers; None where there is no reference."""
+    if reference is None:
+        return None
+    return reference.layer_moments if isinstance(reference, Report) else {}
 
 
 def class_moments(

@@ -41,6 +41,8 @@ WIDEST = 100
 NAME_WIDTH = 18
 """So that they do."""
 LAYER_COLUMNS = ("nc1_papyan", "nc1_trace_ratio", "cdnv", "nc2_equinorm", "nc2_equiangle", "nc2_etf")
+ABOUT_REFERENCE = ("nc1_trace_ratio", "variance_ratio", "nearest_mean_accuracy", "cdnv", "nc2_etf")
+"""The columns where layers were measured about a reference's means."""
 
 
 def report_text(report: Report) -> str:
@@ -49,14 +51,21 @@ def report_text(report: Report) -> str:
     rows = [(name, _number(values[name]), reasons.get(name, text)) for name, text in MEANINGS.items()]
     tables = [plain(("metric", f"{'value':>12}", "what it is, or why it is not a number"), rows)]
     if report.layers:
-        header = ("layer", *(f"{column:>10}" for column in LAYER_COLUMNS))
+        columns = layer_columns(report)
+        header = ("layer", *(f"{column:>10}" for column in columns))
         names = short_names(list(report.layers), NAME_WIDTH)
         cells = [
-            (name, *(f"{getattr(layer, column):>{max(10, len(column))}.4g}" for column in LAYER_COLUMNS))
+            (name, *(f"{getattr(layer, column):>{max(10, len(column))}.4g}" for column in columns))
             for name, layer in zip(names, report.layers.values(), strict=True)
         ]
         tables.append("\n".join([plain(header, cells), *_layer_reasons(names, report)]))
     return "\n\n".join(tables)
+
+
+def layer_columns(report: Report) -> tuple[str, ...]:
+    """The metrics that the table of layers shows."""
+    referred = any(not math.isnan(layer.nearest_mean_accuracy) for layer in report.layers.values())
+    return ABOUT_REFERENCE if referred else LAYER_COLUMNS
 
 
 def short_names(names: Sequence[str], width: int) -> list[str]:
@@ -104,7 +113,7 @@ def _layer_reasons(names: Sequence[str], report: Report) -> list[str]:
     """Each reason once, with the columns and the layers it holds for."""
     found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for name, layer in zip(names, report.layers.values(), strict=True):
-        for metric in LAYER_COLUMNS:
+        for metric in layer_columns(report):
             if math.isnan(getattr(layer, metric)):
                 columns, places = found.setdefault(layer.reasons[metric], ({}, {}))
                 columns[metric], places[name] = None, None

@@ -67,11 +67,55 @@ def test_all_layers_in_one_pass_against_each_by_hand(data: tuple[Tensor, Tensor]
     for name, features in expected.items():
         found = asdict(report.layers[name])
         wanted = asdict(collapse_report(ClassMoments(3, features.shape[1]).update(features, labels)))
-        assert found.pop("reasons") == wanted.pop("reasons")
+        reasons = found.pop("reasons")
+        assert "no reference" in reasons.pop("nearest_mean_accuracy")
+        assert math.isnan(found.pop("nearest_mean_accuracy"))
+        assert found.pop("variance_ratio") == found["nc1_trace_ratio"]
+        assert reasons == wanted.pop("reasons")
         assert found == pytest.approx(wanted, rel=1e-4, nan_ok=True), name
     assert math.isnan(report.layers["act"].nc3_duality)
     assert report.layers["act"].nc2_etf == pytest.approx(report.collapse.nc2_etf, rel=1e-12)
     assert report.layers["conv"].cdnv != pytest.approx(report.layers["norm"].cdnv, rel=1e-3)
+
+
+def test_layers_about_the_means_of_a_reference(data: tuple[Tensor, Tensor]) -> None:
+    """Paper C's V and the nearest class mean of a layer, train means on test data; against loops."""
+    inputs, labels = data
+    model, other = Net(), torch.randn(21, 2, 6, 6, generator=torch.Generator().manual_seed(5))
+    truth = torch.arange(21) % 3
+    train = measure(model, [data], "fc", layers=["conv", "hidden"])
+    test = measure(model, zip(other.split(5), truth.split(5), strict=True), "fc", layers="all", reference=train)
+    mine, theirs = by_hand(model, inputs, "mean"), by_hand(model, other, "mean")
+    for name in ("conv", "hidden"):
+        means = torch.stack([mine[name][labels == c].double().mean(dim=0) for c in range(3)])
+        spread = sum(float((mu - means.mean(dim=0)).square().sum()) for mu in means) / 3
+        apart = [[float((h.double() - mu).square().sum()) for mu in means] for h in theirs[name]]
+        about = sum(row[int(y)] for row, y in zip(apart, truth, strict=True)) / 21
+        hits = sum(row[int(y)] == min(row) for row, y in zip(apart, truth, strict=True))
+        assert test.layers[name].variance_ratio == pytest.approx(about / spread, rel=1e-4)
+        assert test.layers[name].nearest_mean_accuracy == pytest.approx(hits / 21)
+        assert test.layers[name].variance_ratio > 1.02 * test.layers[name].nc1_trace_ratio
+    assert 0.2 < test.layers["conv"].nearest_mean_accuracy < 0.9
+    # What the reference did not measure is not replaced by the samples' own means.
+    assert math.isnan(test.layers["act"].variance_ratio)
+    assert "the reference has no class means" in test.layers["act"].reasons["variance_ratio"]
+    assert "nearest_mean_accuracy" in str(test)
+    assert "nearest_mean_accuracy" not in str(train)
+    again = measure(model, [data], "fc", layers=["conv", "hidden"], reference=train)
+    assert again.layers["conv"].variance_ratio == pytest.approx(train.layers["conv"].nc1_trace_ratio, rel=1e-12)
+    assert not math.isnan(again.layers["conv"].nearest_mean_accuracy)
+
+
+def test_a_references_layers_must_fit(data: tuple[Tensor, Tensor]) -> None:
+    train = measure(Net(), [data], "fc", layers=["conv"])
+    with pytest.raises(UsageError, match=r"3 classes of 5 features in layer 'conv', here there are 3 of 80"):
+        measure(Net(), [data], "fc", layers=["conv"], pool="flatten", reference=train)
+    alone = measure(Net(), [data], "fc", layers=["conv"], reference=train.moments)
+    assert math.isnan(alone.layers["conv"].variance_ratio)
+    halves = [data[0][:2], data[1][:2]]
+    few = measure(Net(), [halves], "fc", layers=["conv"])  # no sample of class 2
+    found = measure(Net(), [data], "fc", layers=["conv"], reference=few).layers["conv"]
+    assert "no samples of class 2" in found.reasons["nearest_mean_accuracy"]
 
 
 @pytest.mark.parametrize("place", ["body.0", "body.1", "head"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from grokcore import Report, measure
+from grokcore import LayerReport, Report, measure
 from grokcore.report_plot import CURVES, SHOWN
 from tests.cases import collapsed
 
@@ -85,7 +85,7 @@ def long_names(count: int) -> list[str]:
 
 
 def with_names(report: Report, names: list[str]) -> Report:
-    return replace(report, layers=dict.fromkeys(names, report.collapse))
+    return replace(report, layers=dict.fromkeys(names, LayerReport(**asdict(report.collapse))))
 
 
 @pytest.mark.parametrize(("count", "turned"), [(2, False), (5, True), (40, True), (200, True)])
