@@ -18,6 +18,7 @@ from grokcore.layer_flatness import layer_relative_flatness
 from grokcore.monitor import Monitor
 from grokcore.mutual_information import ksg_information, noisy_information
 from grokcore.operators import GaussNewtonOperator, HessianOperator
+from grokcore.probing import LinearProbe, linear_probe
 from grokcore.report import Report, measure
 from grokcore.representativeness import GeneralisationGap, generalisation_gap
 from grokcore.robustness import RobustnessBound, finite_robustness_bound
@@ -40,6 +41,7 @@ __all__ = [
     "InformationBounds",
     "Intervention",
     "LayerReport",
+    "LinearProbe",
     "Monitor",
     "NonFiniteError",
     "Report",
@@ -60,6 +62,7 @@ __all__ = [
     "information_bounds",
     "ksg_information",
     "layer_relative_flatness",
+    "linear_probe",
     "margin_error_bound",
     "measure",
     "nearest_mean_agreement",

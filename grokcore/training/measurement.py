@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -22,16 +22,50 @@ OF_CLASS_ROWS = ("nc3_duality", "nc4", "logit_gap")
 """The metrics that `measure` takes from the classes' rows of the head."""
 
 
-def measurement_row(
-    trainer: Trainer, *, chunk: int = CHUNK, features: Mapping[str, Tensor] | None = None
-) -> dict[str, float]:
-    """Everything about the trainer's model now, eval mode, whole sets, temperature 1, raw features.
+def set_reports(
+    trainer: Trainer,
+    *,
+    chunk: int = CHUNK,
+    features: Mapping[str, Tensor] | None = None,
+    layers: Sequence[str] = (),
+    reference: Report | None = None,
+) -> dict[str, Report]:
+    """The Reports of the train and the test set now, by "train" and "test", the latter about the train means.
 
     Args:
         trainer: its model and data.
         chunk: samples a forward pass takes.
         features: what enters the head now, (n, m) in eval mode, by "train" and "test", for a caller who has it: then
-            the layers before the head do not run again.
+            the layers before the head do not run again, and cannot be measured.
+        layers: measured along.
+        reference: whose class means the train set is held against; by default its own.
+    """
+    reports: dict[str, Report] = {}
+    classes = trainer.data.num_classes if trainer.head.out_features > trainer.data.num_classes else None
+    model, head, sets = trainer.model, trainer.head_name, trainer.data.sets
+    if features is not None:
+        model, head = nn.Sequential(OrderedDict(head=trainer.head)), "head"
+        sets = {split: (features[split], labels) for split, (_, labels) in sets.items()}
+    for split, (inputs, labels) in sets.items():
+        about = reports.get("train", reference)
+        batches = chunks(inputs, labels, chunk)
+        reports[split] = measure(model, batches, head, layers=layers, reference=about, classes=classes)
+    return reports
+
+
+def measurement_row(
+    trainer: Trainer,
+    *,
+    chunk: int = CHUNK,
+    features: Mapping[str, Tensor] | None = None,
+    reports: Mapping[str, Report] | None = None,
+) -> dict[str, float]:
+    """Everything about the trainer's model now, eval mode, whole sets, temperature 1, raw features.
+
+    Args:
+        trainer: its model and data.
+        chunk, features: as of :func:`set_reports`.
+        reports: what :func:`set_reports` gave now, for a caller who has it.
 
     Returns:
         The row with the columns ``train_*`` and ``test_*`` (the fields of Report and CollapseReport, and
@@ -41,24 +75,18 @@ def measurement_row(
         head has more rows than the data have classes, what is read off the classes' rows alone says so:
         ``*_nc3_duality_answer_rows``, ``*_nc4_answer_rows``, ``*_logit_gap_answer_rows``.
     """
-    data, row, reports = trainer.data, dict[str, float](), dict[str, Report]()
-    classes, renamed = None, dict[str, str]()
-    if trainer.head.out_features > data.num_classes:
-        classes, renamed = data.num_classes, {name: f"{name}_answer_rows" for name in OF_CLASS_ROWS}
-    model, head, sets = trainer.model, trainer.head_name, data.sets
-    if features is not None:
-        model, head = nn.Sequential(OrderedDict(head=trainer.head)), "head"
-        sets = {split: (features[split], labels) for split, (_, labels) in sets.items()}
-    for split, (inputs, labels) in sets.items():
-        report = measure(model, _chunks(inputs, labels, chunk), head, reference=reports.get("train"), classes=classes)
+    row, renamed = dict[str, float](), dict[str, str]()
+    if trainer.head.out_features > trainer.data.num_classes:
+        renamed = {name: f"{name}_answer_rows" for name in OF_CLASS_ROWS}
+    reports = reports or set_reports(trainer, chunk=chunk, features=features)
+    for split, report in reports.items():
         values = report.to_dict()
         collapse = {k: v for k, v in asdict(report.collapse).items() if k != "reasons"}
-        for name in ("collapse", "reasons", "head_norm", "samples"):
-            del values[name]
+        for name in ("collapse", "reasons", "head_norm", "samples", "layers"):
+            values.pop(name, None)
         assert report.moments is not None  # only a Monitor's history drops them
         values |= collapse | _angles(report.moments)
         row |= {f"{split}_{renamed.get(name, name)}": value for name, value in values.items()}
-        reports[split] = report
     row["head_norm"] = reports["train"].head_norm
     with torch.no_grad():
         squares = [float(p.double().square().sum()) for p in trainer.model.parameters()]
@@ -66,7 +94,8 @@ def measurement_row(
     return row
 
 
-def _chunks(inputs: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def chunks(inputs: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of so many samples, for :func:`grokcore.measure`."""
     return zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
 
 
