@@ -60,8 +60,9 @@ class ImageTransferCommand(ResidualCommand):
 
 AnyLimits = DynamicsCommand | ResidualCommand | GrokkingCommand
 
-_TERMINAL = DynamicsTraining(loss="cross_entropy", steps=20_000, weight_decay=0.1, measurements=60)
-"""Long past the fit, with the decay at which the train features collapse."""
+_TERMINAL = DynamicsTraining(loss="squared", steps=20_000, weight_decay=0.3, measurements=60)
+"""Long past the fit. On the digits, seed 100, train V ends at 0.0007 (the MLP), under cross-entropy at 0.2 whatever the
+decay: the squared loss was taken for that, before any test metric was looked at over seeds."""
 _RESNET = dynamics_config.PRESETS["resnet"]
 _PLAIN = GreyModel(init_scale=1.0)
 

@@ -74,12 +74,10 @@ def floor_columns(features: Tensor, labels: Tensor, vertices: Tensor, own: Class
 
 
 def cascade_row(trainer: Trainer, *, chunk: int) -> dict[str, float]:
-    """The columns of ``measurement_row``, and those of OF_LAYER for each of :func:`places_of` the model, in the order in
-    which they run."""
+    """The columns of ``measurement_row``, and those of OF_LAYER for each of `places_of` the model, first to last."""
     layers = places_of(trainer.model)
-    about = set_reports(trainer, chunk=chunk, layers=layers)[
-        "train"
-    ]  # nearest means of the train set need a pass before
+    # The train set's nearest means need its means, from a pass before.
+    about = set_reports(trainer, chunk=chunk, layers=layers)["train"]
     reports = set_reports(trainer, chunk=chunk, layers=layers, reference=about)
     row = measurement_row(trainer, reports=reports)
     for split, report in reports.items():

@@ -1,10 +1,10 @@
-"""What the study of transfer logs: what linear probes read off each layer about the fine classes, while the model learns
-the super-classes (paper C), beside the ceiling of theory F3 and the information bound of F4."""
+"""What the study of transfer logs (paper C): what linear probes read off each layer about the fine classes, while the
+model learns the super-classes, beside the ceiling of theory F3 and the information bound of F4."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
@@ -17,18 +17,16 @@ from grokcore.capture import Capture, eval_mode
 from grokcore.data.split import Split
 from grokcore.training.measurement import measurement_row
 from grokcore.training.step import Trainer
-
-HEAD = "head_input"
-"""The place of the features that enter the head."""
+from grokcore.training.transfer import HEAD
 
 
 @dataclass(frozen=True)
 class SuperSplit(Split):
     """A split whose labels are super-classes, with the fine labels that they hide."""
 
-    train_fine: Int[Tensor, " n_train"] = torch.zeros(0, dtype=torch.int64)
-    test_fine: Int[Tensor, " n_test"] = torch.zeros(0, dtype=torch.int64)
-    super_of_fine: tuple[int, ...] = ()
+    train_fine: Int[Tensor, " n_train"] = field(kw_only=True)
+    test_fine: Int[Tensor, " n_test"] = field(kw_only=True)
+    super_of_fine: tuple[int, ...] = field(kw_only=True)
     """The super-class of each fine class."""
 
     @classmethod
@@ -37,8 +35,8 @@ class SuperSplit(Split):
         table = torch.tensor(super_of_fine)
         return cls(
             split.train_inputs, table[split.train_labels], split.test_inputs, table[split.test_labels],
-            len(set(super_of_fine)), split.augmented, split.source, split.train_labels, split.test_labels,
-            tuple(super_of_fine),
+            len(set(super_of_fine)), split.augmented, split.source, train_fine=split.train_labels,
+            test_fine=split.test_labels, super_of_fine=tuple(super_of_fine),
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from grokcore.training.record import Record
@@ -25,7 +26,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     first, last = rows[0], rows[-1]
     layers = layers_of(list(last))
     ratios = [last[f"train_variance_ratio/{layer}"] for layer in layers]
-    falls = sum(later < earlier for earlier, later in zip(ratios, ratios[1:], strict=False))
+    falls = sum(later < earlier for earlier, later in pairwise(ratios))
     return {
         "final": dict(last),
         "words": [

@@ -9,6 +9,7 @@ from grokcore.training.record import Record
 from grokcore.training.table import arms_in_order, short, spread
 
 HEAD = "head_input"
+"""The place of the features that enter the head, beside layers."""
 HEADER = (
     "run", "seeds", "super-classes: test accuracy (%)", "train V", "test V", "train CDNV",
     "probe on the train images (%)", "ceiling at collapse (F3, %)", "transfer to test images (%)",
@@ -56,7 +57,7 @@ def comparison(
     """Rows under :data:`HEADER`: median and [least, greatest] over the seeds of each arm, at the end."""
     rows = []
     for arm, runs in arms_in_order(records, order):
-        finals = [dict(zip(r.columns, r.rows[-1], strict=True)) for r in runs]
+        finals = [{name: r.final(name) for name in r.columns} for r in runs]
         percents = [
             [100 * final[name] for final in finals]
             for name in (f"probe_train/{HEAD}", "ceiling", f"probe_transfer/{HEAD}", f"probe_fresh/{HEAD}")
