@@ -17,7 +17,7 @@ from grokcore.training import clocks, epochs, table
 from grokcore.training.figures import arms_figure, run_figure, save
 from grokcore.training.record import MAX_ROWS, Record, by_arm, read_record, read_records, record_of
 from grokcore.training.table import by_setting
-from paper import differences, dynamics, outcomes, timing_report
+from paper import differences, dynamics, limits, outcomes, timing_report
 from paper.collapse_curve import collapse_curve_figure
 from paper.timing import published_runs
 
@@ -56,16 +56,18 @@ def tables(results: Path) -> dict[str, str]:
     (another head, another length) as ``<experiment>/<preset>+<variant>``; then the published measurement
     beside ours, as ``grokking/timing`` and, in words, ``grokking/timing-verdict``, and paper A's outcomes on CIFAR-10
     beside ours, as ``cifar10/<preset>-outcomes``, with the arms' differences as ``cifar10/<preset>-differences``; and
-    those of :mod:`paper.dynamics`."""
+    those of :mod:`paper.dynamics` and :mod:`paper.limits`."""
     found, recorded = {}, settings(results)
     for (experiment, preset, setting), records in recorded.items():
+        if experiment.startswith("limits-"):  # a table a study
+            continue
         name = f"{experiment}/{preset}" + (f"+{setting}" if setting else "")
         rows = {"cifar10": epochs, "dynamics": clocks}.get(experiment, table)
         found[name] = markdown(rows.HEADER, rows.comparison(records, ["baseline"]))
     for preset, records in of_images(recorded).items():
         found[f"cifar10/{preset}-outcomes"] = markdown(outcomes.HEADER, outcomes.table(records, ["baseline"]))
         found[f"cifar10/{preset}-differences"] = markdown(differences.HEADER, outcomes.differences_table(records))
-    found |= dynamics.tables(recorded)
+    found |= dynamics.tables(recorded) | limits.tables(recorded)
     published = published_runs([record for records in recorded.values() for record in records])
     if published:
         found["grokking/timing"] = markdown(timing_report.HEADER, timing_report.table(published))
@@ -95,11 +97,11 @@ def of_images(recorded: Mapping[tuple[str, str, str], list[Record]]) -> dict[str
 def figures(results: Path, folder: Path) -> list[Path]:
     """Draw all arms of each ``<experiment>/<preset>``, those of its other settings that have several arms apart, the
     shown run, CIFAR-10's runs over the collapse curve, the published measurement beside ours, and what
-    :mod:`paper.dynamics` draws; returns the paths."""
+    :mod:`paper.dynamics` and :mod:`paper.limits` draw; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn, recorded = [], settings(results)
     for (experiment, preset, setting), records in recorded.items():
-        if experiment == "dynamics" or (setting and len(by_arm(records)) == 1):
+        if experiment not in ("grokking", "cifar10") or (setting and len(by_arm(records)) == 1):
             continue
         apart = [] if setting else [s for e, p, s in recorded if (e, p) == (experiment, preset) and s]
         drawn.append(folder / f"{experiment}-{preset}{'+' * bool(setting)}{setting}-arms.png")
@@ -115,7 +117,7 @@ def figures(results: Path, folder: Path) -> list[Path]:
         for split in ("train", "test"):
             drawn.append(folder / f"cifar10-{preset}-collapse-curve-{split}.png")
             save(collapse_curve_figure(records, split=split), drawn[-1])
-    drawn += dynamics.figures(recorded, folder)
+    drawn += [*dynamics.figures(recorded, folder), *limits.figures(recorded, folder)]
     published = published_runs([record for records in recorded.values() for record in records])
     for name, records in published.items():
         drawn.append(folder / f"grokking-{name.replace(', ', '+')}-timing.png")

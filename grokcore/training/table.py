@@ -70,10 +70,14 @@ def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _settings(record: Record) -> dict[str, Any]:
-    """What is equal in one table, by its field's name; a weight decay that stands in the arm's name need not be."""
+    """What is equal in one table, by its field's name; what stands in the arm's name need not be: the weight decay, and
+    in the studies of limits the network."""
     found = {f"{part} {k}": v for part in ("data", "model", "training") for k, v in record.config[part].items()}
-    if record.config["experiment"] == "dynamics":
+    experiment = record.config["experiment"]
+    if experiment == "dynamics" or experiment.startswith("limits-"):
         del found["training weight_decay"]
+    if experiment.startswith("limits-"):
+        found.pop("model network", None)
     return found
 
 
