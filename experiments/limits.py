@@ -31,7 +31,7 @@ from experiments.limits_config import (
     split_of,
     with_arm,
 )
-from experiments.limits_rows import cascade_row, test_collapse_row
+from experiments.limits_rows import cascade_row, collapse_on_test_data_row
 from experiments.naming import token
 from experiments.runner import run_commands
 from experiments.transfer_rows import transfer_row
@@ -43,7 +43,7 @@ CHUNK = 5_000
 """Samples a forward pass takes while measuring."""
 FIRST = {"test-collapse": "digits", "transfer": "digits", "cascade": "digits"}
 """The preset where none is named."""
-ROWS = {"test-collapse": test_collapse_row, "transfer": transfer_row, "cascade": cascade_row}
+ROWS = {"test-collapse": collapse_on_test_data_row, "transfer": transfer_row, "cascade": cascade_row}
 SUMMARIES = {"test-collapse": collapse_verdict, "transfer": transfer, "cascade": cascade}
 
 

@@ -23,7 +23,7 @@ OF_LAYER = ("variance_ratio", "cdnv", "nearest_mean_accuracy")
 means, and CDNV is of the test set's own."""
 
 
-def test_collapse_row(trainer: Trainer, *, chunk: int) -> dict[str, float]:
+def collapse_on_test_data_row(trainer: Trainer, *, chunk: int) -> dict[str, float]:
     """Everything about the trainer's model now.
 
     Returns:

@@ -10,11 +10,11 @@ from grokcore.training import cascade, collapse_verdict, transfer
 from grokcore.training.figures import save
 from grokcore.training.record import Record, by_arm
 from paper.cascade_figure import cascade_figure
-from paper.test_collapse_figure import test_collapse_figure
+from paper.collapse_on_test_data_figure import collapse_on_test_data_figure
 from paper.transfer_figure import transfer_figure
 
 STUDIES = {"test-collapse": collapse_verdict, "transfer": transfer, "cascade": cascade}
-DRAWN = {"test-collapse": test_collapse_figure, "transfer": transfer_figure, "cascade": cascade_figure}
+DRAWN = {"test-collapse": collapse_on_test_data_figure, "transfer": transfer_figure, "cascade": cascade_figure}
 Settings = Mapping[tuple[str, str, str], Sequence[Record]]
 """Records by experiment, preset and setting."""
 

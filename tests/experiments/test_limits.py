@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments import limits, limits_config
-from experiments.limits_rows import cascade_row, floor_columns, places_of, test_collapse_row
+from experiments.limits_rows import cascade_row, collapse_on_test_data_row, floor_columns, places_of
 from experiments.transfer_rows import HEAD, SuperSplit, halves, transfer_row
 from grokcore import ClassMoments, Intervention, UsageError, variance_floor
 from grokcore.data.cifar10 import CLASSES
@@ -25,7 +25,6 @@ from paper.__main__ import figures, refresh, tables
 from tests.experiments.small import SMALL
 from tests.experiments.tiny import tiny, tiny_data
 
-test_collapse_row.__test__ = False  # type: ignore[attr-defined]
 TINY = ["--preset", "digits", "--train-images", "60", "--hidden", "12", "9", "--batch-size", "30"]
 STEPS = ["--steps", "12", "--measurements", "4"]
 
@@ -66,7 +65,7 @@ def ratio(features: Tensor, centres: Tensor, means: Tensor) -> float:
 
 def test_three_kinds_of_means_and_the_floor() -> None:
     split, model = made_up()
-    row = test_collapse_row(trainer_of(split, model), chunk=16)
+    row = collapse_on_test_data_row(trainer_of(split, model), chunk=16)
     train, test = (features_of(model, x) for x, _ in split.sets.values())
     means = torch.stack([train[split.train_labels == c].mean(dim=0) for c in range(4)])
     own = torch.stack([test[split.test_labels == c].mean(dim=0) for c in range(4)])

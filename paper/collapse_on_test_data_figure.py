@@ -25,7 +25,7 @@ DRAWN = {
 ACROSS = 4
 
 
-def test_collapse_figure(runs: Mapping[str, Sequence[Record]]) -> Figure:
+def collapse_on_test_data_figure(runs: Mapping[str, Sequence[Record]]) -> Figure:
     """A panel for each data set and model: medians over the seeds, each seed faint behind."""
     down = math.ceil(len(runs) / ACROSS)
     across = min(ACROSS, len(runs))
