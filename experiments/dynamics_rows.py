@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from experiments.information_rows import NOISES, information_columns
-from grokcore import ClassMoments, information_bounds, margin_error_bound, relative_flatness
+from experiments.information_rows import bound_columns, information_columns
+from grokcore import ClassMoments, margin_error_bound, relative_flatness
 from grokcore.capture import head_features
 from grokcore.training.losses import mean_loss
 from grokcore.training.measurement import measurement_row
@@ -66,10 +66,7 @@ def feature_columns(features: Tensor, labels: Tensor, head: nn.Linear, classes: 
         "norm_sup": float(norms.max()),
         "norm_mean": float(norms.mean()),
     }
-    for noise in NOISES:
-        found = information_bounds(moments, noise=noise)
-        row |= {f"information_trace_{noise:g}": found.trace, f"information_logdet_{noise:g}": found.log_det}
-    return row
+    return row | bound_columns(moments)
 
 
 @torch.no_grad()

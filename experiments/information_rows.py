@@ -18,7 +18,14 @@ import math
 import torch
 from torch import Tensor
 
-from grokcore import Estimate, ksg_information, noisy_information, normalised_hsic
+from grokcore import (
+    ClassMoments,
+    Estimate,
+    information_bounds,
+    ksg_information,
+    noisy_information,
+    normalised_hsic,
+)
 from grokcore.neighbour_entropy import entropies_information
 
 NOISES = (0.1, 1.0)
@@ -63,6 +70,16 @@ def information_columns(features: Tensor, inputs: Tensor, labels: Tensor, classe
         "entropies_information": entropies_information(few_x, few_h),
         "entropies_information_unpaired": entropies_information(few_x, few_h[order]),
     }
+
+
+def bound_columns(moments: ClassMoments) -> dict[str, float]:
+    """E2's bounds of I(Z;X|Y), nats, at each noise: ``information_trace_<s>`` and ``information_logdet_<s>``; where the
+    classes are super-classes, F4's of I(Z;Y|S)."""
+    row = dict[str, float]()
+    for noise in NOISES:
+        found = information_bounds(moments, noise=noise)
+        row |= {f"information_trace_{noise:g}": found.trace, f"information_logdet_{noise:g}": found.log_det}
+    return row
 
 
 def principal_components(x: Tensor, count: int) -> Tensor:

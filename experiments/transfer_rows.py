@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from experiments.information_rows import NOISES
+from experiments.information_rows import bound_columns
 from experiments.limits_rows import places_of
-from grokcore import ClassMoments, information_bounds, linear_probe, transfer_ceiling
+from grokcore import ClassMoments, linear_probe, transfer_ceiling
 from grokcore.capture import Capture, eval_mode
 from grokcore.data.split import Split
 from grokcore.training.measurement import measurement_row
@@ -79,12 +79,7 @@ def transfer_row(trainer: Trainer, *, chunk: int, probed: Sequence[str] | None =
     for split, (_, labels) in data.sets.items():
         h = features[split][HEAD]
         moments = ClassMoments(data.num_classes, h.shape[1], scatter="per_class").update(h, labels)
-        for noise in NOISES:
-            found = information_bounds(moments, noise=noise)
-            row |= {
-                f"{split}_information_trace_{noise:g}": found.trace,
-                f"{split}_information_logdet_{noise:g}": found.log_det,
-            }
+        row |= {f"{split}_{name}": value for name, value in bound_columns(moments).items()}
     return row
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from grokcore.training.milestones import LEVEL, passes
 from grokcore.training.record import Record
-from grokcore.training.table import arms_in_order, short, spread
+from grokcore.training.table import arms_in_order, percent, short, spread
 
 HEADER = (
     "arm",
@@ -85,14 +85,10 @@ def _words(rows: Sequence[dict[str, Any]], fit: float | None, best: dict[str, An
     kappa, surrogate = last["train_kappa"], last["train_frobenius_surrogate"]
     times = f", {surrogate / kappa:.3g} times as much" if kappa > 0 else ""
     return [
-        f"train accuracy {passed} and ends at {_percent(last['train_accuracy'])}; test accuracy ends at "
-        f"{_percent(last['test_accuracy'])} (its best: {_percent(best['test_accuracy'])} at epoch {best['epoch']:g})",
+        f"train accuracy {passed} and ends at {percent(last['train_accuracy'])}; test accuracy ends at "
+        f"{percent(last['test_accuracy'])} (its best: {percent(best['test_accuracy'])} at epoch {best['epoch']:g})",
         f"train kappa ends at {kappa:.3g}, the published surrogate at {surrogate:.3g}{times}; "
         f"test kappa at {last['test_kappa']:.3g}",
         f"train CDNV ends at {last['train_cdnv']:.3g}, test CDNV at {last['test_cdnv']:.3g}; the train class means' "
         f"angles lie between {last['train_angle_least']:.0f} and {last['train_angle_greatest']:.0f} degrees",
     ]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -124,3 +124,8 @@ def _rank(arm: str, order: Sequence[str]) -> int:
 def short(value: float) -> str:
     """Three digits; from a thousand on whole numbers."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """With one decimal."""
+    return f"{100 * share:.1f} %"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grokcore.training.record import Record
-from grokcore.training.table import arms_in_order, short, spread
+from grokcore.training.table import arms_in_order, percent, short, spread
 
 HEAD = "head_input"
 """The place of the features that enter the head, beside layers."""
@@ -27,14 +27,14 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "best": {"step": best["step"], "accuracy": best[column]},
         "final": dict(last),
         "words": [
-            f"super-classes: train accuracy ends at {_percent(last['train_accuracy'])}, test accuracy at "
-            f"{_percent(last['test_accuracy'])}; V at {last['train_variance_ratio']:.3g} (train) and "
+            f"super-classes: train accuracy ends at {percent(last['train_accuracy'])}, test accuracy at "
+            f"{percent(last['test_accuracy'])}; V at {last['train_variance_ratio']:.3g} (train) and "
             f"{last['test_variance_ratio']:.3g} (test)",
-            f"a probe of the fine classes reads {_percent(last[f'probe_train/{HEAD}'])} off the train images' last "
-            f"features (at exact collapse at most {_percent(last['ceiling'])}), {_percent(last[column])} of the test "
-            f"images right, {_percent(last[f'probe_fresh/{HEAD}'])} fitted on images that the model has not seen",
-            f"transfer was greatest, {_percent(best[column])}, at step {best['step']:,}; at the end {name} gives "
-            f"{_percent(earlier)}",
+            f"a probe of the fine classes reads {percent(last[f'probe_train/{HEAD}'])} off the train images' last "
+            f"features (at exact collapse at most {percent(last['ceiling'])}), {percent(last[column])} of the test "
+            f"images right, {percent(last[f'probe_fresh/{HEAD}'])} fitted on images that the model has not seen",
+            f"transfer was greatest, {percent(best[column])}, at step {best['step']:,}; at the end {name} gives "
+            f"{percent(earlier)}",
         ],
     }
 
@@ -77,7 +77,3 @@ def comparison(
             )
         )
     return rows
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
