@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grokcore.training.clocks import CONTRACTED, stays_below
 from grokcore.training.record import Record
@@ -19,6 +20,9 @@ PAPER = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """The weight decays of paper B."""
 LEVELS = (0.2, 0.05)
 """Other levels of train RNC1."""
+BALANCED = 0.01
+"""Share of its first value at which the imbalance of the last two layers counts as gone. Theory D3: under gradient flow,
+with nothing between them, it is exp(-2 lambda t), so that this clock has the slope -1 exactly."""
 CLOCK_WORDS = {
     "tau_1": "train accuracy 99.9 % (fit)",
     "tau_2": f"train RNC1 below {CONTRACTED:g}",
@@ -38,6 +42,8 @@ def table(title: str, records: Sequence[Record], *, bootstraps: int = BOOTSTRAPS
         (f"{level}", f"train RNC1 below {level:g}", chosen, lambda r, level=level: contraction_at(r, level))
         for level in LEVELS
     ]
+    if all("imbalance" in record.columns for record in chosen):
+        groups.append(("balance", f"imbalance of the last two layers below {100 * BALANCED:g} %", chosen, balance))
     if len(decays) >= 6:
         middle = decays[len(decays) // 2]
         for part in ([r for r in chosen if decay_of(r) >= middle], [r for r in chosen if decay_of(r) <= middle]):
@@ -51,7 +57,16 @@ def table(title: str, records: Sequence[Record], *, bootstraps: int = BOOTSTRAPS
 
 def contraction_at(record: Record, level: float) -> Event:
     """tau_2 at another level of train RNC1 (mean norm)."""
-    found = stays_below(record.column("step").astype(np.int64), record.column("train_rnc1_mean"), level)
+    return _below(record, record.column("train_rnc1_mean"), level)
+
+
+def balance(record: Record) -> Event:
+    """When the imbalance of the last two layers has fallen to BALANCED of its first value, for good."""
+    return _below(record, record.column("imbalance") / record.column("imbalance")[0], BALANCED)
+
+
+def _below(record: Record, values: NDArray[np.float64], level: float) -> Event:
+    found = stays_below(record.column("step").astype(np.int64), values, level)
     if found is None:
         return Event(decay_of(record), float(record.final("step")), float("inf"))
     return Event(decay_of(record), float(found.after), float(found.step))

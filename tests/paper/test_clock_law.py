@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,17 @@ def test_the_table_says_whether_it_is_a_power_law() -> None:
         if "below 0.1" in row[2]
     }
     assert found["0.1 to 0.02"] > found["1 to 0.1"] + 0.3
+
+
+def test_the_clock_of_balance_is_exact() -> None:
+    """Theory D3: exp(-2 l t), so that 1 % of the imbalance is left at t = log(100) / (2 l)."""
+    records = []
+    for decay in (1.0, 0.3, 0.1):
+        of = contracting(decay, 0)
+        gone = np.exp(-2 * decay * np.array([row[0] for row in of.rows]) / 1_000)
+        rows = [[*row, 7.0 * float(value)] for row, value in zip(of.rows, gone, strict=True)]
+        records.append(replace(of, columns=[*of.columns, "imbalance"], rows=rows))
+    event = law_table.balance(records[0])
+    assert event.after < 1_000 * math.log(100) / 2 <= event.step
+    (row,) = (row for row in law_table.table("made up", records, bootstraps=5) if "imbalance" in row[2])
+    assert float(row[3].split()[0]) == pytest.approx(-1, abs=0.05)
