@@ -21,7 +21,7 @@ PAPER = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 LEVELS = (0.2, 0.05)
 """Other levels of train RNC1."""
 BALANCED = 0.01
-"""Share of its first value at which the imbalance of the last two layers counts as gone. Theory D3: under gradient flow,
+"""Share of its first value at which the last two layers' imbalance counts as gone. Theory D3: under gradient flow,
 with nothing between them, it is exp(-2 lambda t), so that this clock has the slope -1 exactly."""
 CLOCK_WORDS = {
     "tau_1": "train accuracy 99.9 % (fit)",
