@@ -54,8 +54,9 @@ def transfer_row(trainer: Trainer, *, chunk: int, probed: Sequence[str] | None =
         ``probe_train/<place>``, fitted on the train images and tested on the same, to which F3's ceiling applies as
         they collapse; ``probe_transfer/<place>``, that probe on the test images (paper C's transfer); and
         ``probe_fresh/<place>``, fitted on one half of the test images and tested on the other: what features of images
-        that the model was not trained on still tell. Then ``ceiling`` (F3, for the train images' shares), and
-        ``*_information_trace_<s>``, ``*_information_logdet_<s>``: F4's bounds of I(Z;Y|S), nats, at noise s B.
+        that the model was not trained on still tell. Then ``ceiling`` (F3, for the train images' shares);
+        ``*_information_trace_<s>``, ``*_information_logdet_<s>``: F4's bounds of I(Z;Y|S), nats, at noise s B; and
+        ``fine_entropy``, H(Y|S) of the train labels, nats: what there is to know.
     """
     data = trainer.data
     assert isinstance(data, SuperSplit)
@@ -76,6 +77,7 @@ def transfer_row(trainer: Trainer, *, chunk: int, probed: Sequence[str] | None =
             f"probe_fresh/{place}": fresh.accuracy,
         }
     row["ceiling"] = transfer_ceiling(torch.bincount(data.train_fine), data.super_of_fine)
+    row["fine_entropy"] = conditional_entropy(data.train_fine, data.super_of_fine)
     for split, (_, labels) in data.sets.items():
         h = features[split][HEAD]
         moments = ClassMoments(data.num_classes, h.shape[1], scatter="per_class").update(h, labels)
@@ -96,6 +98,13 @@ def place_features(
             for place, values in {**seen.layers, HEAD: seen.features}.items():
                 found.setdefault(place, []).append(values)
     return {place: torch.cat(values) for place, values in found.items()}
+
+
+def conditional_entropy(fine: Tensor, super_of_fine: Sequence[int]) -> float:
+    """H(Y|S) = H(Y) - H(S) of the fine labels (n,) in a sample, nats."""
+    labels = fine.cpu(), torch.tensor(super_of_fine)[fine.cpu()]
+    of_fine, of_super = (torch.distributions.Categorical(torch.bincount(each).double()).entropy() for each in labels)
+    return float(of_fine - of_super)
 
 
 def halves(labels: Tensor) -> Tensor:

@@ -19,17 +19,20 @@ PLACE_COLOURS = (SKY, GREEN, PINK, ORANGE)
 
 
 def transfer_figure(runs: Mapping[str, Sequence[Record]]) -> Figure:
-    """A row for each data set: the baseline's probes along training, and each arm's transfer against its train V."""
+    """A row for each data set: the baseline's probes along training, each arm's transfer against its train V, and the
+    information about the fine classes that noise of the features' own size leaves, at most (F4)."""
     groups = by_data(runs)
     with rc_context(STYLE | SMALL):
-        figure = Figure(figsize=(7.0, 3.1 * len(groups) + 0.3))
-        grid = figure.subplots(len(groups), 2, squeeze=False)
-        for (name, arms), (left, right) in zip(groups.items(), grid, strict=True):
+        figure = Figure(figsize=(9.6, 3.1 * len(groups) + 0.3))
+        grid = figure.subplots(len(groups), 3, squeeze=False)
+        for (name, arms), (left, middle, right) in zip(groups.items(), grid, strict=True):
             first = next(iter(arms.values()))
             _along(left, arms.get("baseline", first))
             left.set_title(f"{name}: probes of the fine classes")
-            _against(right, arms)
-            right.set_title("transfer to test images against collapse")
+            _against(middle, arms)
+            middle.set_title("transfer to test images against collapse")
+            _information(right, arms)
+            right.set_title("I(Z;Y|S) at most, noise B (F4)")
     return figure
 
 
@@ -84,6 +87,24 @@ def _against(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
     _ceiling(axes, next(iter(arms.values())))
     axes.set(xscale="log", xlabel="train V of the super-classes (left: more collapse)", ylim=(0, 102))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 0.24), fontsize=6.5)
+
+
+def _information(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
+    for arm, (colour, _) in ARM_STYLES.items():
+        records = arms.get(arm, [])
+        if not records:
+            continue
+        steps = records[0].column("step")
+        seen = steps > 0
+        for split, line in (("train", "-"), ("test", "--")):
+            values = np.median([record.column(f"{split}_information_logdet_1")[seen] for record in records], axis=0)
+            axes.plot(steps[seen], values, color=colour, ls=line, lw=1.3, label=f"{arm}, {split}")
+    known = next(iter(arms.values()))[0].final("fine_entropy")
+    axes.axhline(known, color="0.3", lw=0.9, ls=":")
+    axes.annotate("H(Y|S): all there is", (0.02, known), (0, 2), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="optimiser step", ylabel="nats")
+    axes.legend(loc="lower left", fontsize=6.5)
 
 
 def _median(axes: Axes, records: Sequence[Record], name: str, seen: np.ndarray, **style: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def test_transfer_learns_super_classes_and_probes_fine_ones() -> None:
     assert torch.equal(pairs.train_fine, split.train_labels)
     row = transfer_row(trainer_of(pairs, ImageMLP(9, 2, hidden=(7, 6))), chunk=16)
     assert row["ceiling"] == 0.5
+    assert row["fine_entropy"] == pytest.approx(math.log(2))  # two fine classes in each super-class, equally many
     assert {name.split("/")[1] for name in row if "/" in name} == {"body.2", HEAD}
     assert row[f"probe_transfer/{HEAD}"] > 0.4
     assert row["train_information_logdet_1"] <= row["train_information_trace_1"]
