@@ -51,7 +51,7 @@ def tables(recorded: Settings) -> dict[str, str]:
         of_onsets = onsets.table(records)
         if of_onsets:
             found[f"dynamics/onsets {title}"] = markdown(onsets.HEADER, of_onsets)
-            found[f"dynamics/order {title}"] = order_in_words(records)
+            found[f"dynamics/order {title}"] = markdown(onsets.ORDER_HEADER, onsets.order_table(records))
     return found
 
 
@@ -81,18 +81,6 @@ def _says_something(record: Record, name: str) -> float:
     """The first measured step from which on a bound of an error stays below one; infinite where the last does not."""
     found = stays_below(record.column("step").astype(np.int64), record.column(name), 1.0)
     return math.inf if found is None else float(found.step)
-
-
-def order_in_words(records: Sequence[Record]) -> str:
-    """Whether train variance contracts before, with or after test variance."""
-    found = onsets.order_of_contraction(records)
-    if found.low > 1:
-        verdict = "train features contract first"
-    elif found.high < 1:
-        verdict = "test features contract first"
-    else:
-        verdict = "neither is first"
-    return f"test RNC1 sets in at {found.show()} times the step of train RNC1 (median over runs, 95 %): {verdict}."
 
 
 def figures(recorded: Settings, folder: Path) -> list[Path]:

@@ -3,8 +3,12 @@
 The onset of generalisation is the first measured step at which test accuracy has made half of its rise from its least
 value to the run's last; a rise of less than LEAST_RISE is none. (Not from the fit: under strong decay that comes late,
 or not at all, and generalisation does not wait for it.) The onset of a quantity's fall is that of
-:func:`grokcore.training.milestones.half_fall`, on a log scale, after the last value of half its maximum. Every decay
-makes everything earlier or later together, so ranks are also compared within the decays.
+:func:`grokcore.training.milestones.half_fall`, on a log scale, after the last value of half its maximum; half of a fall
+over many decades is late in it, so beside it stands the step from which on a quantity stays below half its maximum.
+Every decay makes everything earlier or later together, so ranks are also compared within the decays.
+
+Train and test features are compared at common levels of RNC1: by halves of its own fall the test set, which falls
+less, would seem to be first.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
+from grokcore.training.clocks import stays_below
 from grokcore.training.milestones import Passing, half_fall, passes
 from grokcore.training.record import Record
 from paper.clock_law import decay_of
@@ -37,8 +42,15 @@ FALLS = {
 """What may fall, in words. The norm is a control: decay shrinks it, and so kappa and variance, whatever is learned."""
 BOOTSTRAPS = 1_000
 HEADER = (
-    "onset of", "runs", "before generalisation by the factor: median [95 %]", "rank correlation with it [95 %]",
+    "onset of", "runs", "half of its fall, before generalisation by the factor: median [95 %]",
+    "below half its maximum, the same", "rank correlation of half the fall with it [95 %]",
     "the same within each decay [95 %]", "rank correlation with test accuracy along a run: median [least, greatest]",
+)  # fmt: skip
+LEVELS = (0.25, 0.2, 0.15, 0.1)
+"""Of RNC1, at which train and test set are compared."""
+ORDER_HEADER = (
+    "RNC1 stays below", "runs of which both do", "of which the test set never does",
+    "test set's step over the train set's: median [95 %]", "which says",
 )  # fmt: skip
 
 
@@ -77,13 +89,38 @@ def leads(records: Sequence[Record], name: str) -> NDArray[np.float64]:
     return np.array([math.log(general.step / fall.step) for _, general, fall in _both(records, name)])
 
 
-def order_of_contraction(records: Sequence[Record]) -> Interval:
-    """The test set's onset of contraction (RNC1) over the train set's, for the runs that have both: above 1, train
-    features contract first."""
-    found = [(fall_onset(r, "train_rnc1_mean"), fall_onset(r, "test_rnc1_mean")) for r in records]
-    logs = np.array([math.log(test.step / train.step) for train, test in found if train and test])
-    interval = _interval(logs[:, None], _median)
-    return Interval(*(math.exp(each) for each in (interval.value, interval.low, interval.high)))
+def below_onset(record: Record, name: str, level: float | None = None) -> Passing | None:
+    """The measured step from which on a column stays below a level, by default half of its greatest value after the
+    start; None where it does not."""
+    steps, values = record.column("step").astype(np.int64), record.column(name)
+    return stays_below(steps, values, float(np.nanmax(values[1:])) / 2 if level is None else level)
+
+
+def order_of_contraction(records: Sequence[Record], level: float) -> tuple[Interval, int, int]:
+    """Whether train or test features contract first: the step from which on test RNC1 stays below a level over the
+    train set's, for the runs that have both, above 1: train features first; how many runs those are; and in how many
+    the train set gets there and the test set never does."""
+    found = [tuple(below_onset(r, f"{split}_rnc1_mean", level) for split in ("train", "test")) for r in records]
+    logs = [math.log(max(test.step, 1) / max(train.step, 1)) for train, test in found if train and test]
+    never = sum(train is not None and test is None for train, test in found)
+    if not logs:
+        return Interval(math.nan, math.nan, math.nan), 0, never
+    return _exp(_interval(np.array(logs)[:, None], _median)), len(logs), never
+
+
+def order_table(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    """Rows under ORDER_HEADER."""
+    rows = []
+    for level in LEVELS:
+        found, both, never = order_of_contraction(records, level)
+        if found.low > 1:
+            says = "train first"
+        elif found.high < 1:
+            says = "test first"
+        else:
+            says = "not told apart" if both else ""
+        rows.append((f"{level:g}", str(both), str(never), found.show(), says))
+    return rows
 
 
 def table(records: Sequence[Record]) -> list[tuple[str, ...]]:
@@ -93,8 +130,9 @@ def table(records: Sequence[Record]) -> list[tuple[str, ...]]:
         both = _both(records, name)
         if not both:
             continue
-        lead = _interval(leads(records, name)[:, None], _median)
-        factor = Interval(*(math.exp(each) for each in (lead.value, lead.low, lead.high)))
+        factor = _exp(_interval(leads(records, name)[:, None], _median))
+        general_steps = [(generalisation_onset(record), below_onset(record, name)) for record in records]
+        halved = np.array([math.log(g.step / max(h.step, 1)) for g, h in general_steps if g and h])
         pairs = np.array([[math.log(general.step), math.log(fall.step)] for _, general, fall in both])
         decays = np.array([decay_of(record) for record, _, _ in both])
         within = np.column_stack([pairs, decays])
@@ -104,6 +142,7 @@ def table(records: Sequence[Record]) -> list[tuple[str, ...]]:
                 words,
                 str(len(both)),
                 factor.show(),
+                _exp(_interval(halved[:, None], _median)).show() if len(halved) else "",
                 _interval(pairs, _rank_correlation).show(),
                 _interval(within, _rank_correlation_within).show(),
                 f"{np.median(along):.2f} [{min(along):.2f}, {max(along):.2f}]",
@@ -122,6 +161,10 @@ def along_run(record: Record, name: str) -> float:
 def _both(records: Sequence[Record], name: str) -> list[tuple[Record, Passing, Passing]]:
     found = [(record, generalisation_onset(record), fall_onset(record, name)) for record in records]
     return [(record, general, fall) for record, general, fall in found if general and fall]
+
+
+def _exp(found: Interval) -> Interval:
+    return Interval(*(math.exp(each) for each in (found.value, found.low, found.high)))
 
 
 def _median(rows: NDArray[np.float64]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from grokcore.training.table import by_setting
 from paper import onsets
 from paper.__main__ import figures, refresh, tables
 from paper.calibration import MIXTURE_WIDTH, Curve, mixture_information
-from paper.dynamics import order_in_words, sweeps
+from paper.dynamics import sweeps
 
 STEPS = np.array([0, *log_spaced_steps(100_000, 120)])
 
@@ -83,21 +84,42 @@ def test_lead_and_ranks_tell_a_companion_from_what_the_decay_moves() -> None:
     assert math.exp(lead) == pytest.approx(2.0, rel=0.15)
     rows = {row[0]: row for row in onsets.table(records)}
     kappa, rnc1 = (rows[onsets.FALLS[name]] for name in ("train_kappa_squared", "train_rnc1_mean"))
-    assert float(kappa[3].split()[0]) > 0.95
-    assert float(rnc1[3].split()[0]) > 0.7
-    assert float(kappa[4].split()[0]) > 0.8
+    assert float(kappa[4].split()[0]) > 0.95
+    assert float(rnc1[4].split()[0]) > 0.7
+    assert float(kappa[5].split()[0]) > 0.8
     assert onsets.FALLS["weight_norm"] not in rows  # it does not fall here
-    low, high = (float(each) for each in rnc1[4].split("[")[1].rstrip("]").split(", "))
+    low, high = (float(each) for each in rnc1[5].split("[")[1].rstrip("]").split(", "))
     assert low < 0 < high
-    assert float(kappa[5].split()[0]) < -0.9  # along a run kappa falls as accuracy rises
+    assert float(kappa[6].split()[0]) < -0.9  # along a run kappa falls as accuracy rises
 
 
 def test_which_contracts_first() -> None:
-    assert "train features contract first" in order_in_words(runs())
+    def says(records: list[Record]) -> set[str]:
+        return {row[4] for row in onsets.order_table(records)}
+
+    assert says(runs()) == {"train first"}
     swapped = [run(0.1, s, general=9_000, train=4_000 * (1 + s / 9), test=2_000, kappa=100) for s in range(5)]
-    assert "test features contract first" in order_in_words(swapped)
+    assert says(swapped) == {"test first"}
     mixed = [run(0.1, s, general=9_000, train=2_000, test=2_000 * 3 ** (s % 2 * 2 - 1), kappa=100) for s in range(6)]
-    assert "neither is first" in order_in_words(mixed)
+    assert says(mixed) == {"not told apart"}
+
+
+def test_a_test_set_that_falls_less_is_not_first_for_that() -> None:
+    """The same course down to a plateau: half of its own fall comes sooner, a common level does not."""
+    record = run(0.1, 0, general=9_000, train=3_000, test=3_000, kappa=100)
+    index = record.columns.index("test_rnc1_mean")
+    rows = [[*row[:index], max(float(row[index] or 0), 0.12), *row[index + 1 :]] for row in record.rows]
+    plateau = replace(record, rows=rows)
+    halves = [onsets.fall_onset(plateau, f"{split}_rnc1_mean") for split in ("train", "test")]
+    assert halves[0] is not None
+    assert halves[1] is not None
+    assert halves[1].step < 0.8 * halves[0].step
+    found = {level: onsets.order_of_contraction([plateau], level) for level in (0.2, 0.1)}
+    assert found[0.2][0].value == pytest.approx(1)
+    assert found[0.1][1:] == (0, 1)
+    half = onsets.below_onset(plateau, "train_rnc1_mean")
+    assert half is not None
+    assert half.step < halves[0].step
 
 
 def test_a_sweep_is_one_setting() -> None:
