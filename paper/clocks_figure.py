@@ -52,7 +52,7 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     if found is not None:
         slope = f"slope {found.words}"
         axes.plot(grid, found.tau(grid), color=BLUE, lw=1.3, label="fit of train RNC1")
-        axes.text(0.97, 0.86, slope, transform=axes.transAxes, ha="right", color=BLUE)
+        axes.text(0.04, 0.05, slope, transform=axes.transAxes, color=BLUE)
         middle = math.sqrt(decays[0] * decays[-1])
         predicted = found.tau(middle) * (grid / middle) ** PREDICTED
         axes.plot(grid, predicted, color=PINK, lw=1.1, ls="--", label=f"slope {PREDICTED:g} (predicted)")

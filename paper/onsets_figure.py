@@ -67,5 +67,5 @@ def _onsets(axes: Axes, records: Sequence[Record]) -> None:
     )
     axes.set(xscale="log", yscale="log", xlabel="onset of generalisation (step)", ylabel="onset of the fall (step)")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower right")
     axes.set_title("below the line: falls before generalisation")
