@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokcore.training.clocks import CONTRACTED, stays_below
+from grokcore.training.milestones import Passing
 from grokcore.training.record import Record
 from paper.clock_law import BOOTSTRAPS, PREDICTED, Event, decay_of, event_of, fitted, law
+from paper.onsets import generalisation_onset
 
 PAPER = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """The weight decays of paper B."""
@@ -42,6 +44,7 @@ def table(title: str, records: Sequence[Record], *, bootstraps: int = BOOTSTRAPS
         (f"{level}", f"train RNC1 below {level:g}", chosen, lambda r, level=level: contraction_at(r, level))
         for level in LEVELS
     ]
+    groups.append(("generalisation", "test accuracy half of its rise", chosen, generalisation))
     if all("imbalance" in record.columns for record in chosen):
         groups.append(("balance", f"imbalance of the last two layers below {100 * BALANCED:g} %", chosen, balance))
     if len(decays) >= 6:
@@ -60,13 +63,21 @@ def contraction_at(record: Record, level: float) -> Event:
     return _below(record, record.column("train_rnc1_mean"), level)
 
 
+def generalisation(record: Record) -> Event:
+    """The onset of generalisation (:mod:`paper.onsets`)."""
+    return _event(record, generalisation_onset(record))
+
+
 def balance(record: Record) -> Event:
     """When the imbalance of the last two layers has fallen to BALANCED of its first value, for good."""
     return _below(record, record.column("imbalance") / record.column("imbalance")[0], BALANCED)
 
 
 def _below(record: Record, values: NDArray[np.float64], level: float) -> Event:
-    found = stays_below(record.column("step").astype(np.int64), values, level)
+    return _event(record, stays_below(record.column("step").astype(np.int64), values, level))
+
+
+def _event(record: Record, found: Passing | None) -> Event:
     if found is None:
         return Event(decay_of(record), float(record.final("step")), float("inf"))
     return Event(decay_of(record), float(found.after), float(found.step))
@@ -78,6 +89,6 @@ def _row(title: str, name: str, words: str, events: Sequence[Event], bootstraps:
     except ValueError:
         return ()
     decays = sorted({event.decay for event in events}, reverse=True)
-    predicted = f"{PREDICTED:g}" if name != "tau_1" else ""
+    predicted = "" if name in ("tau_1", "generalisation") else f"{PREDICTED:g}"
     counted = f"{found.runs} ({found.censored})"
     return (title, f"{decays[0]:g} to {decays[-1]:g}", words, found.words, predicted, counted)
