@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from grokcore.training.clocks import CONTRACTED, stays_below
 from grokcore.training.milestones import Passing
 from grokcore.training.record import Record
-from paper.clock_law import BOOTSTRAPS, PREDICTED, Event, decay_of, event_of, fitted, law
+from paper.clock_law import BOOTSTRAPS, PREDICTED, Event, decay_of, event_of, everywhere_reached, fitted, law
 from paper.onsets import generalisation_onset
 
 PAPER = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -59,14 +59,6 @@ def table(title: str, records: Sequence[Record], *, bootstraps: int = BOOTSTRAPS
         groups.append(("tau_2", f"{CLOCK_WORDS['tau_2']}, paper B's six", of_paper, event_of))
     rows = [_row(title, name, words, [event(r) for r in runs], bootstraps) for name, words, runs, event in groups]
     return [row for row in rows if row]
-
-
-def everywhere_reached(records: Sequence[Record]) -> list[Record]:
-    """The runs of those decays at which none is censored. A decay so strong that RNC1 comes to rest above the level is no
-    slow clock, which is what the fit takes a censored run for; and where the weakest are censored for their slowness,
-    leaving them out flattens the slope: the row of all runs stands beside."""
-    missed = {decay_of(record) for record in records if event_of(record).censored}
-    return [record for record in records if decay_of(record) not in missed]
 
 
 def contraction_at(record: Record, level: float) -> Event:

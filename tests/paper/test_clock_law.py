@@ -151,3 +151,19 @@ def test_the_clock_of_balance_is_exact() -> None:
     assert event.after < 1_000 * math.log(100) / 2 <= event.step
     (row,) = (row for row in law_table.table("made up", records, bootstraps=5) if "imbalance" in row[2])
     assert float(row[3].split()[0]) == pytest.approx(-1, abs=0.05)
+
+
+def test_a_decay_whose_rnc1_rests_above_its_level_is_no_slow_clock() -> None:
+    """Three decays follow the law, the strongest never gets there: taken for a slow clock it turns the slope round."""
+    records = [contracting(decay, seed) for decay in (1.0, 0.5, 0.2) for seed in range(3)]
+    for seed in range(3):
+        of = contracting(3.0, seed)
+        records.append(replace(of, summary=of.summary | {"tau_2": None}))
+    rows = {row[2]: row for row in law_table.table("made up", records, bootstraps=5)}
+    words = law_table.CLOCK_WORDS["tau_2"]
+    assert float(rows[words][3].split()[0]) > -0.8
+    apart = rows[f"{words}, decays at which every run gets there"]
+    assert float(apart[3].split()[0]) == pytest.approx(-1, abs=0.08)
+    assert (rows[words][5], apart[5], apart[1]) == ("12 (3)", "9 (0)", "1 to 0.2")
+    (panel,) = clocks_figure({"made up": records}).axes
+    assert any("slope -1.0" in text.get_text() or "slope -0.9" in text.get_text() for text in panel.texts)
