@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from grokcore.style import BLUE, GREY, ORANGE, PINK, STYLE
 from grokcore.training.record import Record
@@ -60,8 +61,9 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     earliest = min(max(event_of(record, name).step, 1) for name in CLOCKS for record in records)
     axes.set(
         xscale="log", yscale="log", xlabel="weight decay", xlim=(decays[0] / 1.6, decays[-1] * 1.6),
-        ylim=(min(earliest, end) / 2, end * 3),
+        ylim=(min(earliest, end) / 4, end * 3),
     )  # fmt: skip
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _law(records: Sequence[Record]) -> Law | None:
