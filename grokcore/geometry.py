@@ -98,9 +98,7 @@ class ClassMoments:
         # Room for a piece, made once: fresh memory costs more than the arithmetic on it.
         shape = (min(rows, len(labels)), self.num_features)
         room = torch.empty(shape, dtype=torch.float64, device=features.device)
-        # The very first piece is short: soon after it the references can move.
-        first = 0 if self._seen else min(rows, _GROWN * self.num_classes)
-        for start, stop in pairwise(sorted({0, len(labels), *range(first, len(labels), rows)})):
+        for start, stop in pairwise(_piece_ends(len(labels), self._seen, self.num_classes, rows)):
             own = labels[start:stop]
             wide = room[: len(own)].copy_(features[start:stop])
             self._refer(wide, own)
@@ -235,6 +233,17 @@ class ClassMoments:
             for name, value in vars(self).items():
                 if isinstance(value, Tensor):
                     setattr(self, name, value.to(device))
+
+
+def _piece_ends(samples: int, seen: int, classes: int, rows: int) -> list[int]:
+    """Where pieces of so many samples begin and end: of `rows` each, but none so long that after it there are more than
+    _GROWN times as many samples as before, as between pieces alone the references can move."""
+    ends = [0]
+    while ends[-1] < samples:
+        before = seen + ends[-1]
+        longest = (_GROWN - 1) * before if before >= classes else _GROWN * classes - before
+        ends.append(min(samples, ends[-1] + min(rows, longest)))
+    return ends
 
 
 def _row_norms(rows: Tensor) -> Tensor:

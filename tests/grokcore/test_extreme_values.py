@@ -110,7 +110,7 @@ def test_papyan_does_not_depend_on_the_order() -> None:
     f[1, 5] -= 1
     f = f @ orthogonal(3, 6)
     a, b = (collapse_report(ClassMoments(2, 6).update(*z)).nc1_papyan for z in ((f, y), (f.flip(0), y.flip(0))))
-    assert a == pytest.approx(b, rel=1e-6, abs=0)
+    assert a == pytest.approx(b, rel=1e-7, abs=0)  # 5e-6 where a long piece kept its first outliers as references
 
 
 def test_finite_features_whose_squares_are_not() -> None:

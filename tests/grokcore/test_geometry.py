@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grokcore import ClassMoments, NonFiniteError
+from grokcore.geometry import _piece_ends
 from tests.cases import random_head
 
 
@@ -149,3 +150,19 @@ def test_traces_alone_keep_no_scatter() -> None:
         moments.within_covariance()
     with pytest.raises(ValueError, match="same classes"):
         moments.merge(ClassMoments(4, 6))
+
+
+def test_pieces_grow_no_faster_than_references_can_follow() -> None:
+    """Between pieces alone the references leave an outlier that came first: eight times as many samples at most."""
+    for samples, seen, classes, rows in (
+        (100_000, 0, 2, 87_381),
+        (5_000, 17, 4, 256),
+        (3, 0, 10, 256),
+        (10**6, 1, 3, 10**5),
+    ):
+        ends = _piece_ends(samples, seen, classes, rows)
+        assert (ends[0], ends[-1]) == (0, samples)
+        for start, stop in pairwise(ends):
+            assert 0 < stop - start <= rows
+            assert seen + stop <= 8 * max(classes, seen + start)
+        assert len(ends) <= samples / rows + 9  # and not so slowly that it would cost
