@@ -100,11 +100,12 @@ def everywhere_reached(records: Sequence[Record]) -> list[Record]:
 
 
 def law(events: Sequence[Event], *, seed: int = 0, bootstraps: int = BOOTSTRAPS) -> Law:
-    """The fit and its interval.
+    """The fit and its interval; runs without decay, which have no place on a log axis, are left out.
 
     Raises:
         ValueError: fewer than two weight decays at which it happened at all: no slope.
     """
+    events = [event for event in events if event.decay > 0]
     if len({event.decay for event in events if not event.censored}) < 2:
         raise ValueError("a slope needs the event at two weight decays or more")
     slope, intercept, spread = _fit(events)

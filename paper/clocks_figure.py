@@ -35,17 +35,24 @@ def clocks_figure(groups: dict[str, Sequence[Record]]) -> Figure:
 
 
 def _panel(axes: Axes, records: Sequence[Record]) -> None:
-    decays = sorted({decay_of(record) for record in records})
+    decays = sorted({decay_of(record) for record in records} - {0.0})
+    no_decay = decays[0] / 3  # where runs without decay are drawn
     end = max(r.final("step") for r in records)
     for name, (colour, mark, beside) in CLOCKS.items():
         events = [event_of(record, name) for record in records]
         came = [event for event in events if not event.censored]
         style = {"color": colour, "marker": mark, "ls": "", "ms": 4, "alpha": 0.8}
-        axes.plot([e.decay * beside for e in came], [max(e.step, 1) for e in came], **style, label=CLOCK_WORDS[name])  # type: ignore[arg-type]
+        axes.plot(
+            [(e.decay or no_decay) * beside for e in came],
+            [max(e.step, 1) for e in came],
+            **style,
+            label=CLOCK_WORDS[name],
+        )  # type: ignore[arg-type]
         for decay in {event.decay for event in events if event.censored}:
             count = sum(event.censored for event in events if event.decay == decay)
             axes.annotate(
-                f"{count}", (decay * beside, end * 1.9), (decay * beside, end * 1.05), ha="center", fontsize=6.5,
+                f"{count}", ((decay or no_decay) * beside, end * 1.9), ((decay or no_decay) * beside, end * 1.05),
+                ha="center", fontsize=6.5,
                 color=colour, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1}, annotation_clip=False,
             )  # fmt: skip
     grid = np.geomspace(decays[0] / 1.2, decays[-1] * 1.2, 50)
@@ -57,10 +64,16 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
         middle = math.sqrt(decays[0] * decays[-1])
         predicted = found.tau(middle) * (grid / middle) ** PREDICTED
         axes.plot(grid, predicted, color=PINK, lw=1.1, ls="--", label=f"slope {PREDICTED:g} (predicted)")
+    left = decays[0]
+    if any(decay_of(record) == 0 for record in records):
+        left = no_decay
+        axes.axvline(math.sqrt(no_decay * decays[0]), color="0.7", lw=0.8)
+        axes.text(no_decay, 0.5, "no decay", rotation=90, ha="center", va="top", fontsize=6.5, color="0.3",
+                  transform=axes.get_xaxis_transform())  # fmt: skip
     axes.axhline(end, color="0.5", lw=0.8, ls=":")
     earliest = min(max(event_of(record, name).step, 1) for name in CLOCKS for record in records)
     axes.set(
-        xscale="log", yscale="log", xlabel="weight decay", xlim=(decays[0] / 1.6, decays[-1] * 1.6),
+        xscale="log", yscale="log", xlabel="weight decay", xlim=(left / 1.6, decays[-1] * 1.6),
         ylim=(min(earliest, end) / 4, end * 3),
     )  # fmt: skip
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -167,3 +167,15 @@ def test_a_decay_whose_rnc1_rests_above_its_level_is_no_slow_clock() -> None:
     assert (rows[words][5], apart[5], apart[1]) == ("12 (3)", "9 (0)", "1 to 0.2")
     (panel,) = clocks_figure({"made up": records}).axes
     assert any("slope -1.0" in text.get_text() or "slope -0.9" in text.get_text() for text in panel.texts)
+
+
+def test_runs_without_decay_are_drawn_and_not_fitted(tmp_path: Path) -> None:
+    records = [contracting(decay, seed) for decay in (1.0, 0.5, 0.2) for seed in range(2)]
+    without = [replace(records[0], config={"training": {"weight_decay": 0.0}, "seed": 0})]
+    events = [event_of(record) for record in records]
+    assert law([*events, event_of(without[0])], bootstraps=5) == law(events, bootstraps=5)
+    figure = clocks_figure({"made up": [*records, *without]})
+    (panel,) = figure.axes
+    assert "no decay" in [text.get_text() for text in panel.texts]
+    assert 0 < panel.get_xlim()[0] < 0.2 / 3
+    save(figure, tmp_path / "clocks.png")
