@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 
 from grokcore.style import BLUE, GREY, ORANGE, PINK, STYLE
 from grokcore.training.record import Record
-from paper.clock_law import PREDICTED, Law, decay_of, event_of, everywhere_reached, fitted, law
+from paper.clock_law import PREDICTED, decay_of, event_of, everywhere_reached, fitted, law
 from paper.law_table import CLOCK_WORDS
 
 CLOCKS = {"tau_1": (GREY, "o", 0.94), "tau_2": (BLUE, "s", 1.0), "tau_2_test": (ORANGE, "^", 1.06)}
@@ -36,39 +36,27 @@ def clocks_figure(groups: dict[str, Sequence[Record]]) -> Figure:
 
 def _panel(axes: Axes, records: Sequence[Record]) -> None:
     decays = sorted({decay_of(record) for record in records} - {0.0})
-    no_decay = decays[0] / 3  # where runs without decay are drawn
+    without = decays[0] / 3  # where runs without decay are drawn
     end = max(r.final("step") for r in records)
     for name, (colour, mark, beside) in CLOCKS.items():
         events = [event_of(record, name) for record in records]
-        came = [event for event in events if not event.censored]
-        style = {"color": colour, "marker": mark, "ls": "", "ms": 4, "alpha": 0.8}
+        came = [((event.decay or without) * beside, max(event.step, 1)) for event in events if not event.censored]
         axes.plot(
-            [(e.decay or no_decay) * beside for e in came],
-            [max(e.step, 1) for e in came],
-            **style,
+            [x for x, _ in came], [y for _, y in came], color=colour, marker=mark, ls="", ms=4, alpha=0.8,
             label=CLOCK_WORDS[name],
-        )  # type: ignore[arg-type]
-        for decay in {event.decay for event in events if event.censored}:
-            count = sum(event.censored for event in events if event.decay == decay)
+        )  # fmt: skip
+        censored = [(event.decay or without) * beside for event in events if event.censored]
+        for x in sorted(set(censored)):
             axes.annotate(
-                f"{count}", ((decay or no_decay) * beside, end * 1.9), ((decay or no_decay) * beside, end * 1.05),
-                ha="center", fontsize=6.5,
-                color=colour, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1}, annotation_clip=False,
+                f"{censored.count(x)}", (x, end * 1.9), (x, end * 1.05), ha="center", fontsize=6.5, color=colour,
+                arrowprops={"arrowstyle": "->", "color": colour, "lw": 1}, annotation_clip=False,
             )  # fmt: skip
-    grid = np.geomspace(decays[0] / 1.2, decays[-1] * 1.2, 50)
-    found = _law(records)
-    if found is not None:
-        slope = f"slope {found.words}"
-        axes.plot(grid, found.tau(grid), color=BLUE, lw=1.3, label="fit of train RNC1")
-        axes.text(0.04, 0.05, slope, transform=axes.transAxes, color=BLUE)
-        middle = math.sqrt(decays[0] * decays[-1])
-        predicted = found.tau(middle) * (grid / middle) ** PREDICTED
-        axes.plot(grid, predicted, color=PINK, lw=1.1, ls="--", label=f"slope {PREDICTED:g} (predicted)")
+    _lines(axes, records)
     left = decays[0]
     if any(decay_of(record) == 0 for record in records):
-        left = no_decay
-        axes.axvline(math.sqrt(no_decay * decays[0]), color="0.7", lw=0.8)
-        axes.text(no_decay, 0.5, "no decay", rotation=90, ha="center", va="top", fontsize=6.5, color="0.3",
+        left = without
+        axes.axvline(math.sqrt(without * decays[0]), color="0.7", lw=0.8)
+        axes.text(without, 0.5, "no decay", rotation=90, ha="center", va="top", fontsize=6.5, color="0.3",
                   transform=axes.get_xaxis_transform())  # fmt: skip
     axes.axhline(end, color="0.5", lw=0.8, ls=":")
     earliest = min(max(event_of(record, name).step, 1) for name in CLOCKS for record in records)
@@ -79,13 +67,21 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _law(records: Sequence[Record]) -> Law | None:
-    """The fit, where there are decays enough: to those at which tau_2 came in every run, if they are three or more."""
+def _lines(axes: Axes, records: Sequence[Record]) -> None:
+    """The fit over its decays, if they are enough for one, and the predicted slope through its middle: to the decays at
+    which tau_2 came in every run, if they are three or more."""
     chosen = fitted(records)
     reached = everywhere_reached(chosen)
     if len({decay_of(record) for record in reached}) >= 3:
         chosen = reached
     try:
-        return law([event_of(record) for record in chosen])
+        found = law([event_of(record) for record in chosen])
     except ValueError:
-        return None
+        return
+    over = sorted({decay_of(record) for record in chosen} - {0.0})
+    grid = np.geomspace(over[0] / 1.2, over[-1] * 1.2, 50)
+    axes.plot(grid, found.tau(grid), color=BLUE, lw=1.3, label="fit of train RNC1")
+    axes.text(0.04, 0.05, f"slope {found.words}", transform=axes.transAxes, color=BLUE)
+    middle = math.sqrt(over[0] * over[-1])
+    predicted = found.tau(middle) * (grid / middle) ** PREDICTED
+    axes.plot(grid, predicted, color=PINK, lw=1.1, ls="--", label=f"slope {PREDICTED:g} (predicted)")
