@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from grokcore.documents import markdown
+from grokcore.training import clocks
 from grokcore.training.clocks import stays_below
 from grokcore.training.figures import save
 from grokcore.training.record import Record
@@ -41,8 +42,17 @@ def sweeps(recorded: Settings) -> dict[str, Sequence[Record]]:
 
 
 def tables(recorded: Settings) -> dict[str, str]:
-    """``dynamics/law`` and, of each sweep, its bounds at the end, its onsets and their order, in Markdown."""
+    """``dynamics/law``; of each sweep its bounds at the end, its onsets and their order; and ``dynamics/others``, the
+    clocks of the runs that are in none. Markdown."""
     groups, found = sweeps(recorded), dict[str, str]()
+    swept = {id(record) for records in groups.values() for record in records}
+    others: dict[str, list[Record]] = {}
+    for (experiment, _, _), records in recorded.items():
+        for record in records:
+            if experiment == "dynamics" and id(record) not in swept:
+                others.setdefault(record.arm, []).append(record)
+    if others:
+        found["dynamics/others"] = markdown(clocks.HEADER, clocks.comparison(others, list(others)))
     rows = [row for title, records in groups.items() for row in law_table.table(title, records)]
     if rows:
         found["dynamics/law"] = markdown(law_table.HEADER, rows)

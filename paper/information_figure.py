@@ -36,7 +36,7 @@ def information_figure(record: Record, *, split: str = "test") -> Figure:
                     axes.axvline(step, color="0.35", lw=0.8, ls=":")
                     if axes in panels[:2]:
                         axes.annotate(
-                            words, (step, 1), (2, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                            words, (step, 1), (2, -7), xycoords=("data", "axes fraction"), textcoords="offset points",
                             fontsize=6.5, color="0.3",
                         )  # fmt: skip
             axes.set_xscale("log")
@@ -80,7 +80,7 @@ def _hsic(axes: Axes, record: Record, split: str) -> None:
         _shade(axes, steps, value, spread, null)
     axes.set_title("nHSIC")
     axes.set_ylim(0, None)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(0, 0.35), fontsize=6.5)
 
 
 def _published(axes: Axes, record: Record, split: str) -> None:
@@ -95,8 +95,8 @@ def _published(axes: Axes, record: Record, split: str) -> None:
     _errorbar(axes, steps, value, error, BLUE, "KSG, 4 + 4 dimensions, paired")
     axes.plot(steps, null, color="0.45", lw=1.0, label="its null (shuffled pairs)")
     axes.set_yscale("symlog", linthresh=1)
-    axes.set_title("pairs alone: what the public code estimates, nats")
-    axes.legend(fontsize=6)
+    axes.set_title("pairs alone, nats (public code: entropies)")
+    axes.legend(fontsize=6, loc="lower left", frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _estimate(

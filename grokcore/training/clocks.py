@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,9 @@ def stays_below(steps: NDArray[np.int64], values: NDArray[np.float64], level: fl
     return Passing(int(steps[first]), int(steps[first - 1]) if first else int(steps[0]))
 
 
-def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tuple[str, ...]]:
+def comparison(
+    records: Sequence[Record] | Mapping[str, list[Record]], order: Sequence[str] = ()
+) -> list[tuple[str, ...]]:
     """Rows under :data:`HEADER`: median and [least, greatest] over the seeds of each arm; "never" is censored."""
     rows: list[tuple[str, ...]] = []
     for arm, runs in arms_in_order(records, order):

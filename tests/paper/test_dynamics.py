@@ -157,6 +157,7 @@ def test_from_a_command_to_tables_and_figures(tmp_path: Path) -> None:
     found = tables(tmp_path / "results")
     assert {"dynamics/quick", "dynamics/quick+information"} <= set(found)
     assert found["dynamics/quick"].count("digits-mlp-wd") == 3
+    assert found["dynamics/others"].count("digits-mlp-wd0.1+") == 1  # the run with its information is in no sweep
     bounded = [line.split(" | ") for line in found["dynamics/bounds digits-mlp, quick"].splitlines()[2:]]
     assert [line[0].strip("| ") for line in bounded] == ["1", "0.3", "0.1"]
     assert all(float(line[1]) <= float(line[3]) <= float(line[2]) for line in bounded)
