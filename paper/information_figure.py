@@ -80,7 +80,7 @@ def _hsic(axes: Axes, record: Record, split: str) -> None:
         _shade(axes, steps, value, spread, null)
     axes.set_title("nHSIC")
     axes.set_ylim(0, None)
-    axes.legend(loc="center left", bbox_to_anchor=(0, 0.35), fontsize=6.5)
+    axes.legend(loc="center left", bbox_to_anchor=(0, 0.7), fontsize=6.5)
 
 
 def _published(axes: Axes, record: Record, split: str) -> None:
