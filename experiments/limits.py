@@ -41,7 +41,7 @@ from grokcore.training import cascade, collapse_verdict, transfer
 
 CHUNK = 5_000
 """Samples a forward pass takes while measuring."""
-FIRST = {"test-collapse": "digits", "transfer": "digits", "cascade": "digits"}
+FIRST = "digits"
 """The preset where none is named."""
 ROWS = {"test-collapse": collapse_on_test_data_row, "transfer": transfer_row, "cascade": cascade_row}
 SUMMARIES = {"test-collapse": collapse_verdict, "transfer": transfer, "cascade": cascade}
@@ -63,7 +63,7 @@ def commands_of(argv: Sequence[str]) -> tuple[str, list[AnyLimits]]:
         raise UsageError(f"name a study first: python -m experiments.limits {'|'.join(STUDIES)}")
     study, words = argv[0], argv[1:]
     presets = PRESETS[study]
-    chosen = peek(words, arm="baseline", preset=FIRST[study])
+    chosen = peek(words, arm="baseline", preset=FIRST)
     if chosen["preset"] not in presets:
         raise UsageError(f"unknown preset {chosen['preset']!r} (presets: {', '.join(presets)})")
     arms = TRANSFER_ARMS if chosen["arm"] == "all" else (chosen["arm"],)
@@ -99,7 +99,7 @@ def experiment_of(study: str, command: AnyLimits) -> Experiment:
     return Experiment(
         name=f"limits-{study}",
         presets=PRESETS[study],
-        first_preset=FIRST[study],
+        first_preset=FIRST,
         split_of=split_of,
         build_model=build_model,
         measure_row=partial(ROWS[study], chunk=cifar10.CHUNK if residual else CHUNK),
@@ -107,7 +107,6 @@ def experiment_of(study: str, command: AnyLimits) -> Experiment:
         header=summary.HEADER,
         comparison=summary.comparison,
         batchable=not residual,
-        together="processes",
         default_of=partial(default_of, study),
         prepare=cifar10.prepare if residual else None,
     )

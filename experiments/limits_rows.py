@@ -45,7 +45,7 @@ def collapse_on_test_data_row(trainer: Trainer, *, chunk: int) -> dict[str, floa
             predicted = head(h)[:, :classes].argmax(dim=1)
         about_predicted = measure(
             nn.Sequential(OrderedDict(head=head)), chunks(h, predicted, chunk), "head", reference=reports["train"],
-            classes=None if head.out_features == classes else classes,
+            classes=classes,
         )  # fmt: skip
         row[f"{split}_variance_ratio_predicted"] = about_predicted.variance_ratio
     train, test = (reports[split].moments for split in ("train", "test"))
@@ -77,7 +77,11 @@ def cascade_row(trainer: Trainer, *, chunk: int) -> dict[str, float]:
     """The columns of ``measurement_row``, and those of OF_LAYER for each of `places_of` the model, first to last."""
     layers = places_of(trainer.model)
     # The train set's nearest means need its means, from a pass before.
-    about = set_reports(trainer, chunk=chunk, layers=layers)["train"]
+    data = trainer.data
+    about = measure(
+        trainer.model, chunks(data.train_inputs, data.train_labels, chunk), trainer.head_name, layers=layers,
+        classes=data.num_classes,
+    )  # fmt: skip
     reports = set_reports(trainer, chunk=chunk, layers=layers, reference=about)
     row = measurement_row(trainer, reports=reports)
     for split, report in reports.items():

@@ -42,13 +42,13 @@ def cascade_figure(runs: Mapping[str, Sequence[Record]]) -> Figure:
             row[0].set_yticks(range(len(layers)), layers, fontsize=6)
             row[0].set_ylabel(run, fontsize=7)
         for column, norm in enumerate(norms):
-            colours = "viridis" if column == len(norms) - 1 else "viridis_r"
+            logarithmic = isinstance(norm, LogNorm)
             bar = figure.colorbar(
-                ScalarMappable(norm, colours), ax=grid[:, column], orientation="horizontal", aspect=18, pad=0.02,
-                extend="neither" if column == len(norms) - 1 else "min",
+                ScalarMappable(norm, _colours(norm)), ax=grid[:, column], orientation="horizontal", aspect=18, pad=0.02,
+                extend="min" if logarithmic else "neither",
             )  # fmt: skip
             bar.ax.tick_params(labelsize=6)
-            if column == len(norms) - 1:
+            if not logarithmic:
                 bar.ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     return figure
 
@@ -57,8 +57,9 @@ def _heat(axes: Axes, records: Sequence[Record], name: str, layers: Sequence[str
     steps, values = records[0].column("step"), _values(records, name, layers)
     seen = steps > 0
     edges = _edges(steps[seen])
-    colours = "viridis" if isinstance(norm, Normalize) and not isinstance(norm, LogNorm) else "viridis_r"
-    axes.pcolormesh(edges, np.arange(len(layers) + 1) - 0.5, values[:, seen], norm=norm, cmap=colours, rasterized=True)
+    axes.pcolormesh(
+        edges, np.arange(len(layers) + 1) - 0.5, values[:, seen], norm=norm, cmap=_colours(norm), rasterized=True
+    )
     axes.set(xscale="log", xlim=(edges[0], edges[-1]))
     axes.set_yticks([])
     axes.grid(visible=False)
@@ -75,6 +76,11 @@ def _norm(runs: Mapping[str, Sequence[Record]], name: str) -> Normalize:
     found = np.concatenate([_values(records, name, layers_of(records[0].columns)).ravel() for records in runs.values()])
     found = found[np.isfinite(found) & (found > 0)]
     return LogNorm(max(float(found.min()), 1e-3), float(np.quantile(found, 0.99)))
+
+
+def _colours(norm: Normalize) -> str:
+    """Bright is collapsed: a low V or CDNV, which are on log scales, and a high accuracy."""
+    return "viridis_r" if isinstance(norm, LogNorm) else "viridis"
 
 
 def _edges(steps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import log_ndtr  # type: ignore[import-untyped]
 
+from grokcore.training.milestones import Passing
 from grokcore.training.record import Record
 
 FIT = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
@@ -71,10 +72,15 @@ class Law:
 
 def event_of(record: Record, name: str = "tau_2") -> Event:
     """An event of a run's summary."""
-    found, last = record.summary.get(name), float(record.final("step"))
+    found = record.summary.get(name)
+    return event_at(record, None if found is None else Passing(int(found["step"]), int(found["after"])))
+
+
+def event_at(record: Record, found: Passing | None) -> Event:
+    """A passing in a run, or that it did not come."""
     if found is None:
-        return Event(decay_of(record), last, math.inf)
-    return Event(decay_of(record), float(found["after"]), float(found["step"]))
+        return Event(decay_of(record), float(record.final("step")), math.inf)
+    return Event(decay_of(record), float(found.after), float(found.step))
 
 
 def decay_of(record: Record) -> float:

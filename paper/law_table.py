@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokcore.training.clocks import CONTRACTED, stays_below
-from grokcore.training.milestones import Passing
 from grokcore.training.record import Record
-from paper.clock_law import BOOTSTRAPS, PREDICTED, Event, decay_of, event_of, everywhere_reached, fitted, law
+from paper.clock_law import BOOTSTRAPS, PREDICTED, Event, decay_of, event_at, event_of, everywhere_reached, fitted, law
 from paper.onsets import generalisation_onset
 
 PAPER = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -68,7 +67,7 @@ def contraction_at(record: Record, level: float) -> Event:
 
 def generalisation(record: Record) -> Event:
     """The onset of generalisation (:mod:`paper.onsets`)."""
-    return _event(record, generalisation_onset(record))
+    return event_at(record, generalisation_onset(record))
 
 
 def balance(record: Record) -> Event:
@@ -77,13 +76,7 @@ def balance(record: Record) -> Event:
 
 
 def _below(record: Record, values: NDArray[np.float64], level: float) -> Event:
-    return _event(record, stays_below(record.column("step").astype(np.int64), values, level))
-
-
-def _event(record: Record, found: Passing | None) -> Event:
-    if found is None:
-        return Event(decay_of(record), float(record.final("step")), float("inf"))
-    return Event(decay_of(record), float(found.after), float(found.step))
+    return event_at(record, stays_below(record.column("step").astype(np.int64), values, level))
 
 
 def _row(title: str, name: str, words: str, events: Sequence[Event], bootstraps: int) -> tuple[str, ...]:

@@ -41,7 +41,6 @@ def set_reports(
         reference: whose class means the train set is held against; by default its own.
     """
     reports: dict[str, Report] = {}
-    classes = trainer.data.num_classes if trainer.head.out_features > trainer.data.num_classes else None
     model, head, sets = trainer.model, trainer.head_name, trainer.data.sets
     if features is not None:
         model, head = nn.Sequential(OrderedDict(head=trainer.head)), "head"
@@ -49,7 +48,7 @@ def set_reports(
     for split, (inputs, labels) in sets.items():
         about = reports.get("train", reference)
         batches = chunks(inputs, labels, chunk)
-        reports[split] = measure(model, batches, head, layers=layers, reference=about, classes=classes)
+        reports[split] = measure(model, batches, head, layers=layers, reference=about, classes=trainer.data.num_classes)
     return reports
 
 
