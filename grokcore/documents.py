@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from grokcore.errors import UsageError
 from grokcore.files import write_text_atomically
+
+
+class Table(NamedTuple):
+    """Cells of plain text."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

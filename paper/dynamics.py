@@ -1,25 +1,25 @@
-"""Paper B's tables and figures: the two clocks and their law, the onsets, information and its calibration."""
+"""Paper B's tables, and the figures beside the paper's own: onsets, information along a run and its calibration."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from grokcore.documents import markdown
+from grokcore.documents import Table
 from grokcore.training import clocks
 from grokcore.training.clocks import stays_below
-from grokcore.training.figures import save
 from grokcore.training.record import Record
 from grokcore.training.table import short, spread
 from paper import law_table, onsets
-from paper.calibration import calibration_figure
+from paper.charts.calibration import calibration_figure
+from paper.charts.information import information_figure
+from paper.charts.onsets import onsets_figure
 from paper.clock_law import decay_of
-from paper.clocks_figure import clocks_figure
-from paper.information_figure import information_figure
-from paper.onsets_figure import onsets_figure
+from paper.drawing import Drawing
+from paper.recorded import Settings
 
 SHOWN_DECAY = 0.1
 """Weight decay of the run whose curves are drawn, seed 0."""
@@ -27,8 +27,6 @@ BOUNDS_HEADER = (
     "weight decay", "error (%)", "Cantelli (E1), %", "directional (E1'), %", "directional below 100 % from step",
     "the same on the train set", "I(Z;X|Y) at most, noise B (nats)",
 )  # fmt: skip
-Settings = Mapping[tuple[str, str, str], Sequence[Record]]
-"""Records by experiment, preset and setting."""
 
 
 def sweeps(recorded: Settings) -> dict[str, Sequence[Record]]:
@@ -41,10 +39,10 @@ def sweeps(recorded: Settings) -> dict[str, Sequence[Record]]:
     return found
 
 
-def tables(recorded: Settings) -> dict[str, str]:
+def tables(recorded: Settings) -> dict[str, Table]:
     """``dynamics/law``; of each sweep its bounds at the end, its onsets and their order; and ``dynamics/others``, the
-    clocks of the runs that are in none. Markdown."""
-    groups, found = sweeps(recorded), dict[str, str]()
+    clocks of the runs that are in none."""
+    groups, found = sweeps(recorded), dict[str, Table]()
     swept = {id(record) for records in groups.values() for record in records}
     others: dict[str, list[Record]] = {}
     for (experiment, _, _), records in recorded.items():
@@ -52,16 +50,16 @@ def tables(recorded: Settings) -> dict[str, str]:
             if experiment == "dynamics" and id(record) not in swept:
                 others.setdefault(record.arm, []).append(record)
     if others:
-        found["dynamics/others"] = markdown(clocks.HEADER, clocks.comparison(others, list(others)))
+        found["dynamics/others"] = Table(clocks.HEADER, clocks.comparison(others, list(others)))
     rows = [row for title, records in groups.items() for row in law_table.table(title, records)]
     if rows:
-        found["dynamics/law"] = markdown(law_table.HEADER, rows)
+        found["dynamics/law"] = Table(law_table.HEADER, rows)
     for title, records in groups.items():
-        found[f"dynamics/bounds {title}"] = markdown(BOUNDS_HEADER, bounds(records))
+        found[f"dynamics/bounds {title}"] = Table(BOUNDS_HEADER, bounds(records))
         of_onsets = onsets.table(records)
         if of_onsets:
-            found[f"dynamics/onsets {title}"] = markdown(onsets.HEADER, of_onsets)
-            found[f"dynamics/order {title}"] = markdown(onsets.ORDER_HEADER, onsets.order_table(records))
+            found[f"dynamics/onsets {title}"] = Table(onsets.HEADER, of_onsets)
+            found[f"dynamics/order {title}"] = Table(onsets.ORDER_HEADER, onsets.order_table(records))
     return found
 
 
@@ -93,21 +91,16 @@ def _says_something(record: Record, name: str) -> float:
     return math.inf if found is None else float(found.step)
 
 
-def figures(recorded: Settings, folder: Path) -> list[Path]:
-    """Draw the clocks and onsets of the sweeps, the information of the runs that log it, and the calibration."""
-    groups, drawn = sweeps(recorded), list[Path]()
-    if groups:
-        drawn.append(folder / "dynamics-clocks.png")
-        save(clocks_figure(groups), drawn[-1])
-    for title, records in groups.items():
+def drawings(recorded: Settings) -> list[Drawing]:
+    """The onsets of the sweeps, the information of the runs that log it, and the calibration of its estimators."""
+    found = []
+    for title, records in sweeps(recorded).items():
         shown = next((r for r in records if decay_of(r) == SHOWN_DECAY and r.config["seed"] == 0), records[0])
-        drawn.append(folder / f"dynamics-onsets-{title.replace(', ', '-')}.png")
-        save(onsets_figure(records, shown), drawn[-1])
-    logged = [r for records in recorded.values() for r in records if "test_nhsic_inputs" in r.columns]
-    for record in logged:
-        drawn.append(folder / f"information-{record.arm}-seed{record.config['seed']}.png")
-        save(information_figure(record), drawn[-1])
+        name = f"dynamics-onsets-{title.replace(', ', '-')}"
+        found.append(Drawing(name, records, partial(onsets_figure, records, shown)))
+    for record in (r for records in recorded.values() for r in records if "test_nhsic_inputs" in r.columns):
+        name = f"information-{record.arm}-seed{record.config['seed']}"
+        found.append(Drawing(name, [record], partial(information_figure, record)))
     if any(experiment == "dynamics" for experiment, _, _ in recorded):
-        drawn.append(folder / "information-calibration.png")
-        save(calibration_figure(), drawn[-1])
-    return drawn
+        found.append(Drawing("information-calibration", [], calibration_figure))
+    return found

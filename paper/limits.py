@@ -1,43 +1,23 @@
-"""Paper C's tables and figures: does collapse reach test data, what it costs transfer, and its cascade."""
+"""Paper C's tables: does collapse reach test data, what it costs transfer, and its cascade."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from grokcore.documents import markdown
+from grokcore.documents import Table
 from grokcore.training import cascade, collapse_verdict, transfer
-from grokcore.training.figures import save
 from grokcore.training.record import Record, by_arm
-from paper.cascade_figure import cascade_figure
-from paper.collapse_on_test_data_figure import collapse_on_test_data_figure
-from paper.transfer_figure import transfer_figure
+from paper.recorded import Settings
 
 STUDIES = {"test-collapse": collapse_verdict, "transfer": transfer, "cascade": cascade}
-DRAWN = {"test-collapse": collapse_on_test_data_figure, "transfer": transfer_figure, "cascade": cascade_figure}
-Settings = Mapping[tuple[str, str, str], Sequence[Record]]
-"""Records by experiment, preset and setting."""
 
 
-def tables(recorded: Settings) -> dict[str, str]:
-    """``limits/<study>``: all runs of a study in one table, Markdown."""
+def tables(recorded: Settings) -> dict[str, Table]:
+    """``limits/<study>``: all runs of a study in one table."""
     found = {}
     for study, words in STUDIES.items():
         runs = runs_of(recorded, study)
         if runs:
-            found[f"limits/{study}"] = markdown(words.HEADER, words.comparison(runs, list(runs)))
+            found[f"limits/{study}"] = Table(words.HEADER, words.comparison(runs, list(runs)))
     return found
-
-
-def figures(recorded: Settings, folder: Path) -> list[Path]:
-    """Draw each study that has runs."""
-    drawn = []
-    for study, draw in DRAWN.items():
-        runs = runs_of(recorded, study)
-        if runs:
-            drawn.append(folder / f"limits-{study}.png")
-            save(draw(runs), drawn[-1])
-    return drawn
 
 
 def runs_of(recorded: Settings, study: str) -> dict[str, list[Record]]:

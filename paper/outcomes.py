@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from grokcore.training.record import Record
 from grokcore.training.table import arms_in_order, short, spread
 from paper import differences
+from paper.recorded import by_full_name
 
 PUBLISHED = {
     "baseline": "78 %; train 100 % by epoch 25",
@@ -50,14 +51,6 @@ COMPARED = (
     ("ncc_prevent+augment", "ncc_prevent"),
 )
 """Which differences are shown: each arm's from the baseline, from its control, and what augmentation changes."""
-
-
-def by_full_name(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records by their arm with all its variants, each list by seed."""
-    found: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda r: r.config["seed"]):
-        found.setdefault(record.arm, []).append(record)
-    return found
 
 
 def table(records: Sequence[Record], order: Sequence[str] = ()) -> list[tuple[str, ...]]:

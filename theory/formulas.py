@@ -50,6 +50,16 @@ def kappa_at_collapse(gap: Values, num_classes: int, gamma: Values = 0.0) -> NDA
     return np.asarray(factor * np.where(impurity > 0, delta, 0.0) ** 2 * impurity)
 
 
+def loss_of_published_bound(gap: Values, num_classes: int) -> NDArray[np.float64]:
+    """B3: how many times kappa at collapse with mu_G = 0 the published bound is, K^2 / (2 + (K-2) exp(-Delta)).
+
+    Args:
+        gap: the logit gap Delta, in nats.
+        num_classes: K >= 2.
+    """
+    return np.asarray(num_classes**2 / (2 + (num_classes - 2) * np.exp(-np.asarray(gap, dtype=np.float64))))
+
+
 def gap_of_loss(loss: Values, num_classes: int) -> NDArray[np.float64]:
     """Delta = log((K-1) / (e^eps - 1)): the gap at which collapse has mean cross-entropy eps (nats)."""
     eps = np.asarray(loss, dtype=np.float64)

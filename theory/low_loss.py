@@ -14,7 +14,7 @@ import z3
 
 from theory.algebra.class_symmetry import K
 from theory.algebra.collapse import IMPURITY, M, averaged, derive, gamma, lam, p_true, q
-from theory.formulas import gap_of_loss, kappa_at_collapse
+from theory.formulas import gap_of_loss, kappa_at_collapse, loss_of_published_bound
 from theory.numeric.broken_collapse import COLLAPSE, broken, drop_collapse, gap_and_gamma
 from theory.numeric.configurations import collapsed
 from theory.numeric.oracle import kappa_by_hessian
@@ -184,7 +184,7 @@ def _published_by_hessian(proof: Proof) -> None:
     for classes in (2, 3, 6):
         for gap in (0.2, 2.0, 8.0):
             bound = published(gap, classes, 1.3)
-            loose = classes**2 / (2 + (classes - 2) * math.exp(-gap))
+            loose = float(loss_of_published_bound(gap, classes))
             centred = kappa_by_hessian(collapsed(classes, K=classes, m=classes, gap=gap))
             text = f"K = {classes}, Delta = {gap}"
             proof.at_most(f"{text}: within the bound", centred, bound, slack=1e-9)

@@ -37,7 +37,7 @@ def comparison(records: Sequence[Record], order: Sequence[str] = ()) -> list[tup
                 " ".join(str(r.config["seed"]) for r in runs),
                 spread([event_step(r, "train_99") for r in runs], lambda v: f"{v:,.0f}"),
                 spread([event_step(r, "test_99") for r in runs], lambda v: f"{v:,.0f}"),
-                spread([_at_event(r, "test_99", "train_kappa") for r in runs], short),
+                spread([value_at_event(r, "test_99", "train_kappa") for r in runs], short),
                 spread([100 * r.final("test_accuracy") for r in runs], lambda v: f"{v:.1f}"),
                 spread([r.final("train_kappa") for r in runs], short),
                 spread([r.final("train_cdnv") for r in runs], short),
@@ -108,7 +108,8 @@ def event_step(record: Record, name: str) -> float:
     return math.inf if event is None else float(event["step"])
 
 
-def _at_event(record: Record, name: str, column: str) -> float:
+def value_at_event(record: Record, name: str, column: str) -> float:
+    """A column at the step of an event of the summary, NaN where it did not come."""
     event = record.summary.get(name)
     if event is None:
         return math.nan

@@ -22,7 +22,7 @@ from grokcore.models.wide_resnet import WideResNet
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.record import record_of
 from grokcore.training.step import Trainer
-from paper.__main__ import refresh
+from paper.recorded import refresh
 from tests.experiments.small import metrics
 from tests.experiments.test_resume import KilledError, dies_at
 from tests.experiments.tiny import only_folder, tiny, tiny_data

@@ -14,7 +14,7 @@ from grokcore import UsageError
 from grokcore.training import run_folder
 from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.record import record_of
-from paper.__main__ import refresh
+from paper.recorded import refresh
 from tests.experiments.small import metrics, small
 
 HALF = 30

@@ -22,7 +22,9 @@ from grokcore.models.resnet import resnet18
 from grokcore.models.small_cnn import SmallCNN
 from grokcore.training.config import TrainingConfig
 from grokcore.training.step import Trainer
-from paper.__main__ import figures, refresh, tables
+from paper.catalogue import figure_named
+from paper.every_table import texts
+from paper.recorded import refresh, settings
 from tests.experiments.small import SMALL
 from tests.experiments.tiny import tiny, tiny_data
 
@@ -179,13 +181,14 @@ def test_from_commands_to_tables_and_figures(tmp_path: Path) -> None:
     changed = run("transfer", tmp_path / "changed", "--arm", "ncc_encourage", "--cdnv-weight", "0.5")
     assert "lambda-0.5" in json.loads((changed[0] / "config.json").read_text())["config"]["variant"]
     assert refresh(runs, tmp_path / "results") == 7
-    found = tables(tmp_path / "results")
+    found = texts(settings(tmp_path / "results"))
     assert {name for name in found if name.startswith("limits")} == {
         "limits/test-collapse", "limits/transfer", "limits/cascade",
     }  # fmt: skip
     assert found["limits/transfer"].count("digits-mlp") == 3
-    names = {path.name for path in figures(tmp_path / "results", tmp_path / "figures")}
-    assert {"limits-test-collapse.png", "limits-transfer.png", "limits-cascade.png"} <= names
+    records = [r for each in settings(tmp_path / "results").values() for r in each]
+    for name in ("collapse-on-test-data", "transfer", "cascade"):
+        assert figure_named(name).draw(records).axes
 
 
 def test_along_a_grokking_run_and_a_residual_network(tmp_path: Path) -> None:

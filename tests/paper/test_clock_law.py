@@ -14,8 +14,8 @@ from grokcore.training.figures import save
 from grokcore.training.record import Record
 from grokcore.training.schedules import log_spaced_steps
 from paper import law_table
+from paper.charts.clocks import clocks_figure
 from paper.clock_law import FIT, Event, _log_between, decay_of, event_of, law
-from paper.clocks_figure import clocks_figure
 
 DECAYS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
 STEPS = np.array(log_spaced_steps(100_000, 120))

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from grokcore.training.figures import save
 from grokcore.training.record import Record
-from paper.collapse_curve import collapse_curve_figure, curves, look
+from paper.charts.runs_over_the_curve import collapse_curve_figure, curves, look
 from paper.differences import Difference, accuracy_difference
 from paper.outcomes import COMPARED, PUBLISHED, differences_table, published, table
 from theory.formulas import kappa_at_collapse

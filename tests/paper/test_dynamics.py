@@ -15,9 +15,13 @@ from grokcore.training.record import Record
 from grokcore.training.schedules import log_spaced_steps
 from grokcore.training.table import by_setting
 from paper import onsets
-from paper.__main__ import figures, refresh, tables
-from paper.calibration import MIXTURE_WIDTH, Curve, mixture_information
+from paper.__main__ import drawings
+from paper.catalogue import figure_named
+from paper.charts.calibration import MIXTURE_WIDTH, Curve, mixture_information
+from paper.drawing import draw
 from paper.dynamics import sweeps
+from paper.every_table import texts
+from paper.recorded import refresh, settings
 
 STEPS = np.array([0, *log_spaced_steps(100_000, 120)])
 
@@ -154,13 +158,18 @@ def test_from_a_command_to_tables_and_figures(tmp_path: Path) -> None:
     assert dynamics.main([*words, "--weight-decays", "1", "0.3", "0.1"]) == 0
     assert dynamics.main([*words, "--weight-decays", "0.1", "--information"]) == 0
     assert refresh(tmp_path / "runs", tmp_path / "results") == 4
-    found = tables(tmp_path / "results")
+    found = texts(settings(tmp_path / "results"))
     assert {"dynamics/quick", "dynamics/quick+information"} <= set(found)
     assert found["dynamics/quick"].count("digits-mlp-wd") == 3
     assert found["dynamics/others"].count("digits-mlp-wd0.1+") == 1  # the run with its information is in no sweep
     bounded = [line.split(" | ") for line in found["dynamics/bounds digits-mlp, quick"].splitlines()[2:]]
     assert [line[0].strip("| ") for line in bounded] == ["1", "0.3", "0.1"]
     assert all(float(line[1]) <= float(line[3]) <= float(line[2]) for line in bounded)
-    names = {path.name for path in figures(tmp_path / "results", tmp_path / "figures")}
-    assert {"dynamics-clocks.png", "dynamics-onsets-digits-mlp-quick.png", "information-calibration.png"} <= names
-    assert len([name for name in names if name.startswith("information-digits-mlp-wd0.1+")]) == 1
+    wanted = [each for each in drawings(tmp_path / "results")[0] if each.records and each.name.startswith("dynamics")]
+    names = draw(wanted, tmp_path / "results", tmp_path / "figures")
+    assert names == ["dynamics-onsets-digits-mlp-quick"]
+    every = [each.name for each in drawings(tmp_path / "results")[0]]
+    assert "information-calibration" in every
+    assert len([name for name in every if name.startswith("information-digits-mlp-wd0.1+")]) == 1
+    records = [r for each in settings(tmp_path / "results").values() for r in each]
+    assert figure_named("clocks").draw(records).axes

@@ -18,7 +18,9 @@ from grokcore.documents import write_tables
 from grokcore.files import ROOT
 from grokcore.training.milestones import summarise, value_at
 from grokcore.training.record import Record, read_record, read_records
-from paper.__main__ import RESULTS, main, tables
+from paper.__main__ import main
+from paper.every_table import texts
+from paper.recorded import RESULTS, settings
 
 SEEDS = (0, 1, 2)
 TARGETS = {
@@ -118,7 +120,7 @@ def test_the_summary_follows_from_the_rows(arm: str) -> None:
 def test_the_tables_of_a_page_are_those_of_the_results(page: str, holds: str, tmp_path: Path) -> None:
     copy = tmp_path / "page.md"
     shutil.copy(ROOT / page, copy)
-    assert not write_tables(copy, tables(RESULTS)), f"run: python -m paper tables --write {page}"
+    assert not write_tables(copy, texts(settings(RESULTS))), f"run: python -m paper tables --write {page}"
     assert holds in copy.read_text()
 
 

@@ -16,7 +16,9 @@ from grokcore.training.record import by_arm, read_record, record_of
 from grokcore.training.run_folder import run_id
 from grokcore.training.table import spread
 from paper.__main__ import main as paper
-from paper.__main__ import refresh, tables
+from paper.checks import check_results
+from paper.every_table import texts
+from paper.recorded import refresh, settings
 from tests.experiments.small import small
 
 
@@ -63,12 +65,12 @@ def test_refresh_is_repeatable_and_ignores_what_is_not_finished(runs: Path, tmp_
 def test_a_changed_result_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refresh(runs, tmp_path)
     file = next(tmp_path.rglob("*.json"))
-    assert paper(["check", "--results", str(tmp_path)]) == 0
+    assert check_results(tmp_path) == 2
     content = json.loads(file.read_text())
     content["rows"][-1][3] = 0.5
     file.write_text(json.dumps(content))
     with pytest.raises(UsageError, match="hash does not match"):
-        paper(["check", "--results", str(tmp_path)])
+        check_results(tmp_path)
     file.write_text("{}")
     with pytest.raises(UsageError, match="not a recorded result"):
         read_record(file)
@@ -133,23 +135,23 @@ def test_tables_are_written_between_their_markers(runs: Path, tmp_path: Path) ->
     refresh(runs, tmp_path / "results")
     document = tmp_path / "page.md"
     document.write_text("before\n<!-- table grokking/quick -->\nold\n<!-- end -->\nafter\n")
-    assert write_tables(document, tables(tmp_path / "results"))
+    assert write_tables(document, texts(settings(tmp_path / "results")))
     text = document.read_text()
     assert "old" not in text
     assert "| arm |" in text
     assert text.startswith("before\n")
     assert text.endswith("<!-- end -->\nafter\n")
-    assert not write_tables(document, tables(tmp_path / "results"))
+    assert not write_tables(document, texts(settings(tmp_path / "results")))
 
 
 def test_figures_are_drawn_from_results_and_are_the_same_bytes_again(runs: Path, tmp_path: Path) -> None:
     refresh(runs, tmp_path / "results")
-    flags = ["figures", "--results", str(tmp_path / "results"), "--out"]
+    flags = ["figures", "grokking-quick-arms", "--results", str(tmp_path / "results"), "--out"]
     assert paper([*flags, str(tmp_path / "a")]) == 0
     assert paper([*flags, str(tmp_path / "b")]) == 0
-    (first,) = (tmp_path / "a").iterdir()
-    assert first.name == "grokking-quick-arms.png"
-    assert first.read_bytes() == (tmp_path / "b" / first.name).read_bytes()
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["grokking-quick-arms.pdf", "grokking-quick-arms.png", "manifest.json"]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
     with pytest.raises(UsageError, match="no recorded results"):
         paper(["figures", "--results", str(tmp_path / "empty"), "--out", str(tmp_path / "c")])
 

@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grokcore.errors import UsageError
 from grokcore.training.figures import arms_figure
 from grokcore.training.milestones import Passing, half_fall
 from grokcore.training.record import Record
 from grokcore.training.table import by_setting
-from paper.__main__ import main, tables
+from paper.__main__ import main
+from paper.charts.published_kappa import timing_figure
+from paper.every_table import texts
+from paper.recorded import settings
 from paper.timing import (
     AFTER,
     BETWEEN,
@@ -35,7 +39,7 @@ from paper.timing import (
     published_runs,
     timing,
 )
-from paper.timing_report import HEADER, table, timing_figure, verdict
+from paper.timing_report import HEADER, table, verdict
 
 STEPS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 FITTED, RISING, RISEN = 16, 128, 512
@@ -296,16 +300,16 @@ def summarised(record: Record) -> Record:
     return record
 
 
-def test_figures_and_tables_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_and_tables_of_the_command(tmp_path: Path) -> None:
     records = [*three(train_kappa=fall_at(32)), *(run(s, arm=a, variant=()) for s in (0, 1) for a in ("baseline", "x"))]
     where = written(tmp_path / "results", *map(summarised, records))
+    names = ["grokking-paper-arms", "grokking-paper-timing"]
     for name in ("a", "b"):
-        assert main(["figures", *where, "--out", str(tmp_path / name)]) == 0
+        assert main(["figures", *names, *where, "--out", str(tmp_path / name)]) == 0
     drawn = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert drawn == ["grokking-paper-arms.png", "grokking-paper-timing.png"]
+    assert drawn == sorted([f"{name}.{kind}" for name in names for kind in ("pdf", "png")] + ["manifest.json"])
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in drawn)
-    assert "no timing figure" not in capsys.readouterr().out
-    found = tables(tmp_path / "results")
+    found = texts(settings(tmp_path / "results"))
     assert list(found) == [
         "grokking/paper", "grokking/paper+headvocabulary", "grokking/timing", "grokking/timing-verdict"
     ]  # fmt: skip
@@ -313,12 +317,14 @@ def test_figures_and_tables_of_the_command(tmp_path: Path, capsys: pytest.Captur
     assert "headvocabulary" not in found["grokking/paper"]
 
 
-def test_nothing_is_drawn_without_the_published_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_drawn_without_the_published_head(tmp_path: Path) -> None:
     where = written(tmp_path / "results", summarised(run(0, variant=())))
-    assert main(["figures", *where, "--out", str(tmp_path / "out")]) == 0
-    assert "no timing figure: no run with the published head is recorded" in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["grokking-paper-arms.png"]
-    assert list(tables(tmp_path / "results")) == ["grokking/paper"]
+    with pytest.raises(UsageError, match="no figure 'grokking-paper-timing'"):
+        main(["figures", "grokking-paper-timing", *where, "--out", str(tmp_path / "out")])
+    with pytest.raises(UsageError, match=r"figure 2 published-kappa \(grokking/transformer/baseline.*and 2 more"):
+        main(["figures", "2", "grokking-paper-arms", *where, "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "grokking-paper-arms.png").exists()
+    assert list(texts(settings(tmp_path / "results"))) == ["grokking/paper"]
 
 
 def test_the_arms_figure_names_what_stands_apart() -> None:
