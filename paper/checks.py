@@ -10,11 +10,11 @@ from grokcore.errors import UsageError
 from grokcore.training.record import read_record
 
 TEXT = Path(__file__).parent / "main.tex"
-NUMBER = re.compile(r"(?<![\w.\\])(\d{1,3}(?:(?:,|\{,\})\d{3})+|\d+\.\d+|\d+(?:\.\d+)?[eE]-?\d+)(?![\w])")
-"""A decimal number, or one of a thousand and more with its separators."""
+NUMBER = re.compile(r"(?<![\w.\\])(\d{1,3}(?:(?:,|\{,\})\d{3})+|\d+\.\d+|\d{4,}|\d+(?:\.\d+)?[eE]-?\d+)(?![\w])")
+"""A decimal number, or one of a thousand and more."""
 IGNORED = (
     r"(?<!\\)%.*",  # comments
-    r"\\(?:includegraphics|resizebox|scalebox|vspace|hspace|setlength|addtolength|geometry|documentclass|usepackage)"
+    r"\\(?:includegraphics|resizebox|scalebox|vspace|hspace|setlength|addtolength|geometry|documentclass|usepackage|renewcommand)"
     r"\*?(?:\[[^\]]*\])?(?:\{[^{}]*\})*",  # lengths and packages
     r"\\(?:cite[a-z]*|ref|eqref|label|input|bibitem|url|href)(?:\[[^\]]*\])?\{[^{}]*\}",
 )

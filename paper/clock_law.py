@@ -111,7 +111,8 @@ def law(events: Sequence[Event], *, seed: int = 0, bootstraps: int = BOOTSTRAPS)
     Raises:
         ValueError: fewer than two weight decays at which it happened at all: no slope.
     """
-    events = [event for event in events if event.decay > 0]
+    # In one order, so that the draws are the same whatever order the runs come in.
+    events = sorted((each for each in events if each.decay > 0), key=lambda each: (each.decay, each.after, each.step))
     if len({event.decay for event in events if not event.censored}) < 2:
         raise ValueError("a slope needs the event at two weight decays or more")
     slope, intercept, spread = _fit(events)

@@ -12,14 +12,14 @@ from matplotlib.ticker import PercentFormatter
 
 from grokcore.style import BLUE, GREEN, ORANGE
 from grokcore.training.record import Record
-from paper.charts.look import VENUE
+from paper.charts.look import PAGE, VENUE, seeds_of
 from paper.timing import FLOOR, STARTED, curve, events
 
 PANELS = (
-    {"train_kappa": "exact kappa", "train_published_product": "published", "test_kappa": "kappa, test"},
-    {"train_frobenius_surrogate": "surrogate", "train_published_product_variance": "published curve, variance form"},
-    {"train_cdnv": "CDNV", "train_within_class_variance": "within-class", "train_inverse_distance": "1 / distance²"},
-    {"train_rnc1_sup": "RNC1, sup norm", "train_rnc1_mean": "RNC1, mean norm"},
+    {"train_kappa": "kappa", "train_published_product": "published", "test_kappa": "kappa, test"},
+    {"train_frobenius_surrogate": "surrogate", "train_published_product_variance": "its variance form"},
+    {"train_cdnv": "CDNV", "train_within_class_variance": "within", "train_inverse_distance": "1 / distance²"},
+    {"train_rnc1_sup": "RNC1, sup", "train_rnc1_mean": "mean norm"},
     {"train_loss": "train loss"},
 )
 """The quantities of each panel after the accuracies', and what they are called there."""
@@ -36,8 +36,8 @@ def timing_figure(name: str, runs: Sequence[Record]) -> Figure:
             dotted line and the time from test accuracy STARTED to 99 % a shade, for every seed.
     """
     with rc_context(VENUE):
-        figure = Figure(figsize=(7.2, 6.6))
-        accuracy, *others = figure.subplots(3, 2, sharex=True).flat
+        figure = Figure(figsize=(PAGE, 4.1))
+        accuracy, *others = figure.subplots(2, 3, sharex=True).flat
         for index, split in enumerate(("train", "test")):
             _curves(accuracy, runs, f"{split} accuracy", [run.column(f"{split}_accuracy") for run in runs], index)
         accuracy.set_ylim(-0.02, 1.03)
@@ -49,24 +49,27 @@ def timing_figure(name: str, runs: Sequence[Record]) -> Figure:
                 _curves(axes, runs, label, shares, index)
             axes.set_yscale("log")
             axes.set_ylim(FLOOR / 2, 2)
-            axes.set_ylabel("share of its maximum")
         for axes in (accuracy, *others):
             _mark(axes, runs)
             axes.set_xscale("log")
             axes.set_xlim(FIRST_STEP, runs[0].config["training"]["steps"])
             axes.set_title(" ")  # room for the legend
             legend = axes.legend(
-                loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=3, handlelength=2.3, columnspacing=1
+                loc="lower left",
+                bbox_to_anchor=(-0.04, 0.97),
+                ncols=3,
+                handlelength=1.6,
+                columnspacing=0.7,
+                handletextpad=0.4,
+                fontsize=6.5,
             )
             legend.set_in_layout(False)
-        for axes in others[-2:]:
+        for axes in (others[0], others[2]):
+            axes.set_ylabel("share of its maximum")
+        for axes in others[-3:]:
             axes.set_xlabel("optimiser step")
-        seeds = ", ".join(str(run.config["seed"]) for run in runs)
         shade = f"shaded: test accuracy {100 * STARTED:g} to 99 %"
-        figure.suptitle(
-            f"{name}; seed{'s' * (len(runs) > 1)} {seeds}; train set but where said; dotted: the fit; {shade}",
-            fontsize=9,
-        )
+        figure.suptitle(f"{name}; {seeds_of(runs)}; train set but where said\ndotted: the fit; {shade}", fontsize=8.5)
     return figure
 
 
