@@ -1,5 +1,6 @@
 # make grokking, make test: everything they need goes into $(VENV); nothing is installed elsewhere.
 VENV  ?= .venv
+EXTRAS ?= dev
 TORCH ?= torch==2.13.0
 ARM   ?= ncc_prevent
 
@@ -7,6 +8,7 @@ PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
+DEV := $(VENV)/.installed-$(EXTRAS)
 PEERS := .venv-peers
 
 .PHONY: help grokking test check benchmarks peers clean FORCE
@@ -18,7 +20,7 @@ help:
 	@echo 'make benchmarks  python -m benchmarks'
 	@echo 'make peers       set up $(PEERS), the public libraries that benchmarks compare with'
 	@echo 'make clean       remove $(VENV) and $(PEERS); runs/ stays'
-	@echo "options: ARM=baseline, VENV=path, TORCH='torch>=2.6' (default $(TORCH))"
+	@echo "options: ARM=baseline, VENV=path, TORCH='torch>=2.6' (default $(TORCH)), EXTRAS=dev,frameworks (default $(EXTRAS))"
 
 # The stamps record what is installed; another TORCH or a changed pyproject.toml installs again.
 $(VENV)/.torch: FORCE
@@ -32,17 +34,17 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(DEV): $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
 grokking: $(VENV)/.installed
 	$(BIN)/python -m experiments.grokking --arm $(ARM)
 
-test: $(VENV)/.installed-dev
+test: $(DEV)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-check: $(VENV)/.installed-dev
+check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,7 +1,7 @@
 """What every command line here shares: one-line errors and exit codes.
 
-Exit codes: 0 done, 1 the work itself failed (divergence), 2 bad input, 130 stopped by a signal, 141 whoever read
-the output has left (``| head``).
+Exit codes: 0 done, 1 the work itself failed (divergence, a number that is not finite), 2 bad input, 130 stopped by a
+signal, 141 whoever read the output has left (``| head``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from grokcore.errors import DivergedError, InterruptedRunError, UsageError
+from grokcore.errors import DivergedError, InterruptedRunError, NonFiniteError, UsageError
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -30,6 +30,8 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         sys.stdout.flush()  # Here, where a pipe that broke can still be caught.
     except UsageError as error:
         code = _fail(f"error: {error}", 2)
+    except NonFiniteError as error:
+        code = _fail(f"error: {error}", 1)
     except DivergedError as error:
         code = _fail(f"error: training diverged: {error}", 1)
     except InterruptedRunError as error:
