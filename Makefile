@@ -11,12 +11,13 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.installed-$(EXTRAS)
 PEERS := .venv-peers
 
-.PHONY: help grokking test check benchmarks peers clean FORCE
+.PHONY: help grokking test check docs benchmarks peers clean FORCE
 
 help:
 	@echo 'make grokking    set up $(VENV) and run: python -m experiments.grokking --arm $(ARM)'
 	@echo 'make test        set up $(VENV) and run the tests'
 	@echo 'make check       ruff, the strict type checker, and the hashes of the recorded results'
+	@echo 'make docs        build the pages of docs/ with the API reference into build/docs'
 	@echo 'make benchmarks  python -m benchmarks'
 	@echo 'make peers       set up $(PEERS), the public libraries that benchmarks compare with'
 	@echo 'make clean       remove $(VENV) and $(PEERS); runs/ stays'
@@ -49,6 +50,14 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m paper check
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo build/docs/index.html
+
+$(VENV)/.installed-docs: docs/requirements.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 benchmarks: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -31,9 +31,9 @@ class CollapseReport:
         nc1_trace_ratio: Tr Sigma_W / Tr Sigma_B.
         rnc1_sup, rnc1_mean: Tr Sigma_W / B^2, B the largest, the mean uncentred ||h||.
         nc2_equinorm: std / mean of the rows' norms of Mc.
-        nc2_equiangle: mean over pairs of |cos + 1/(K-1)|.
-        nc2_etf: || Mc Mc^T / ||Mc Mc^T||_F - (I - 11^T/K) / sqrt(K-1) ||_F.
-        nc3_duality: || W/||W||_F - Mc/||Mc||_F ||_F.
+        nc2_equiangle: mean over pairs of ``|cos + 1/(K-1)|``.
+        nc2_etf: ``|| Mc Mc^T / ||Mc Mc^T||_F - (I - 11^T/K) / sqrt(K-1) ||_F``.
+        nc3_duality: ``|| W/||W||_F - Mc/||Mc||_F ||_F``.
         cdnv: mean over ordered pairs of (V_c + V_c') / (2 ||mu_c - mu_c'||^2) (Galanti et al. 2022).
         within_class_variance, squared_mean_distance: its parts: mean over classes of V_c, and mean over
             pairs of ||mu_c - mu_c'||^2.

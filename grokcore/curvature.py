@@ -44,7 +44,7 @@ def exact_hessian(
         chunk_size: how many columns to take at once; all of them by default. Memory grows with it.
 
     Returns:
-        Shape (*weight.shape, *weight.shape), on the weight's device.
+        Shape ``(*weight.shape, *weight.shape)``, on the weight's device.
 
     Raises:
         UsageError: an unknown layer or a complex one, no samples, a batch that is no pair of tensors, a module in

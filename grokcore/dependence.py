@@ -43,7 +43,7 @@ def normalised_hsic(
 
     Args:
         x, y: paired samples (n, a), (n, b); labels as one-hot rows.
-        bandwidth: of k = exp(-|u - v|^2 / (2 bandwidth^2)); None: the median distance between different points,
+        bandwidth: of ``k = exp(-|u - v|^2 / (2 bandwidth^2))``; None: the median distance between different points,
             for x and y apart.
         epsilon: the ridge; larger, fewer directions of the kernel count.
         shuffles: of the pairs, for the null.

@@ -30,13 +30,13 @@ class Intervention:
     cdnv_weight: float = 0.0
     """Weight of the minibatch CDNV (paper A: -lambda)."""
     cdnv_cap: float | None = None
-    """The CDNV penalty counts as min(CDNV, cap): past the cap it has no gradient."""
+    """The CDNV penalty counts as the lesser of CDNV and cap, so that past the cap it has no gradient."""
     surrogate_weight: float = 0.0
     """Weight of paper A's flatness penalty ||W||_F^2 mean (1 - ||softmax(z/tau)||^2) ||h||^2."""
     kappa_weight: float = 0.0
     """Weight of the exact relative flatness of the head."""
     kappa_cap: float | None = None
-    """The exact penalty counts as min(kappa, cap): past the cap it has no gradient."""
+    """The exact penalty counts as the lesser of kappa and cap, so that past the cap it has no gradient."""
     gini_weight: float = 0.0
     """Weight of mean (1 - ||softmax(z/tau)||^2): the confidence part of the surrogate, no norms."""
     temperature: float = 2.0

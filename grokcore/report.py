@@ -125,7 +125,7 @@ def measure(
 
     Args:
         model: any module that calls its head once a forward pass, on one vector a sample. Inputs are given as
-            model(x), of a tuple or a list as model(*x), of a dict as model(**x).
+            ``model(x)``, of a tuple or a list as ``model(*x)``, of a dict as ``model(**x)``.
         loader: batches (inputs, labels), or dicts with the labels under ``"labels"``, ``"label"``, ``"target"`` or
             ``"targets"``; labels of any integer dtype in [0, K). Batches without samples are passed over.
         head: name of the ``nn.Linear`` head in ``model.named_modules()``; its input h must be (n, m).
