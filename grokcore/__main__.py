@@ -1,7 +1,7 @@
 """The report of a saved model from the shell.
 
 python -m grokcore measure model.pt --model mymodels:resnet --head fc --data test.npz
-python -m grokcore measure model.pt --model mymodels:resnet --head fc --data mydata:test_loader --reference mydata:train_loader
+python -m grokcore measure model.pt --model mymodels:resnet --head fc --data mydata:test --reference mydata:train
 python -m grokcore measure model.pt --model mymodels:resnet --head fc --data test.npz --layers all --json
 """
 
