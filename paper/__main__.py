@@ -3,7 +3,7 @@
 python -m paper refresh --runs runs/     write result files from finished runs, and from nothing else
 python -m paper figures [FIG ...]        draw every figure, or some, PDF and PNG; --changed: what is not up to date
 python -m paper tables                   print every table (Markdown); write them as LaTeX, and numbers.tex
-python -m paper tables --write README.md replace the tables between their markers in a file, too
+python -m paper tables --write FILE ...  replace the tables between their markers in files instead of printing
 python -m paper check                    fail where a result, a figure, a table or a number in the text is not its run's
 python -m paper pdf                      build main.pdf
 python -m paper reproduce FIG [--quick]  run what a figure needs, then draw it
@@ -109,15 +109,14 @@ def _lacking(name: str, paths: Sequence[Path]) -> str:
     return f"figure {name} ({paths[0]}{rest})"
 
 
-def _tables(results: Path, folder: Path, document: Path | None) -> None:
+def _tables(results: Path, folder: Path, documents: Sequence[Path]) -> None:
     recorded = settings(results)
     full = every_table.tables(recorded)
     texts = every_table.texts(recorded, full)
-    if document is not None:
+    for document in documents:
         print(f"{document}: {'updated' if write_tables(document, texts) else 'up to date'}")
-    else:
-        for name, text in texts.items():
-            print(f"{name}\n\n{text}\n")
+    for name, text in texts.items() if not documents else ():
+        print(f"{name}\n\n{text}\n")
     for path in latex.write(generated(recorded, full)[0], folder):
         print(path)
 
@@ -154,7 +153,9 @@ def _parser() -> OneLineParser:
     to_figures.add_argument("names", nargs="*", metavar="FIG", help="numbers or names (default: all)")
     to_figures.add_argument("--changed", action="store_true", help="leave out figures that are up to date")
     to_tables = commands.add_parser("tables", help="print the tables of the results; write LaTeX and numbers.tex")
-    to_tables.add_argument("--write", type=Path, metavar="FILE", help="put them between their markers in FILE")
+    to_tables.add_argument(
+        "--write", type=Path, nargs="+", default=[], metavar="FILE", help="put them between their markers in files"
+    )
     to_tables.add_argument("--out", type=Path, default=latex.GENERATED, help="folder of the LaTeX files")
     to_check = commands.add_parser("check", help="fail where anything in the paper is not its results'")
     to_check.add_argument("--figures", type=Path, default=drawing.FIGURES, help="folder of figures")
