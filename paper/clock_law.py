@@ -13,18 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import log_ndtr  # type: ignore[import-untyped]
 
 from grokcore.training.milestones import Passing
 from grokcore.training.record import Record
+from paper.interval_regression import fit
 
 FIT = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
 """The weight decays whose second clock a run of 100,000 steps can show."""
 PREDICTED = -1.0
 """The slope of tau_2 ~ 1 / (eta lambda)."""
 BOOTSTRAPS = 1_000
-_LOG_ROOT = math.log(2 * math.pi) / 2
 _LEAST_SPREAD = 0.01  # of log tau: a tenth of the distance between two measured steps
 
 
@@ -115,60 +113,25 @@ def law(events: Sequence[Event], *, seed: int = 0, bootstraps: int = BOOTSTRAPS)
     events = sorted((each for each in events if each.decay > 0), key=lambda each: (each.decay, each.after, each.step))
     if len({event.decay for event in events if not event.censored}) < 2:
         raise ValueError("a slope needs the event at two weight decays or more")
-    slope, intercept, spread = _fit(events)
+    (slope,), (intercept,), (spread,) = _fit([events])
     by_decay: dict[float, list[Event]] = {}
     for event in events:
         by_decay.setdefault(event.decay, []).append(event)
-    rng, slopes = np.random.default_rng(seed), list[float]()
+    rng, samples = np.random.default_rng(seed), list[list[Event]]()
     # One run a decay can be drawn in one way only: no interval.
     for _ in range(bootstraps if max(map(len, by_decay.values())) > 1 else 0):
         drawn = [group[i] for group in by_decay.values() for i in rng.integers(len(group), size=len(group))]
         if len({event.decay for event in drawn if not event.censored}) >= 2:
-            slopes.append(_fit(drawn, start=(slope, intercept, spread))[0])
-    low, high = np.quantile(slopes, (0.025, 0.975)) if slopes else (math.nan, math.nan)
-    return Law(slope, intercept, spread, float(low), float(high), len(events), sum(event.censored for event in events))
+            samples.append(drawn)
+    low, high = np.quantile(_fit(samples)[0], (0.025, 0.975)) if samples else (math.nan, math.nan)
+    censored = sum(event.censored for event in events)
+    return Law(float(slope), float(intercept), float(spread), float(low), float(high), len(events), censored)
 
 
-def _fit(events: Sequence[Event], start: tuple[float, float, float] | None = None) -> tuple[float, float, float]:
-    """Slope, intercept and spread of the greatest likelihood."""
-    x = np.log([event.decay for event in events])
+def _fit(samples: Sequence[Sequence[Event]]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Slope, intercept and spread of the greatest likelihood, of samples of one size."""
+    x = np.log([[event.decay for event in events] for events in samples])
     # Step 0 has no logarithm: what was there from the start came before step 1.
-    low = np.log([max(event.after, 0.5) for event in events])
-    high = np.array([math.inf if event.censored else math.log(max(event.step, 1.0)) for event in events])
-    if start is None:
-        seen = np.isfinite(high)
-        slope, intercept = np.polyfit(x[seen], high[seen], 1)
-        start = (float(slope), float(intercept), 0.3)
-
-    def minus_log_likelihood(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        slope, intercept, log_spread = values
-        scale = math.exp(log_spread)
-        spread, middle = _LEAST_SPREAD + scale, intercept + slope * x
-        below, above = (low - middle) / spread, (high - middle) / spread
-        logs = _log_between(below, above)
-        # The densities at the ends over the probability between them.
-        at_low, at_high = (np.exp(np.minimum(-(end**2) / 2 - _LOG_ROOT - logs, 700)) for end in (below, above))
-        with np.errstate(invalid="ignore"):
-            by_spread = np.where(np.isinf(above), 0.0, above * at_high) - below * at_low
-        by_middle = at_high - at_low
-        gradient = np.array([np.sum(by_middle * x), np.sum(by_middle), np.sum(by_spread) * scale]) / spread
-        return -float(np.sum(logs)), gradient
-
-    first = np.array([start[0], start[1], math.log(max(start[2] - _LEAST_SPREAD, 1e-3))])
-    bounds = [(None, None), (None, None), (-9.0, 5.0)]
-    found = minimize(
-        minus_log_likelihood, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-7}
-    )
-    slope, intercept, log_spread = (float(value) for value in found.x)
-    return slope, intercept, _LEAST_SPREAD + math.exp(log_spread)
-
-
-def _log_between(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log(Phi(b) - Phi(a)) for a < b, b may be infinite, with its digits in both tails."""
-    flip = a > 0  # Phi(b) - Phi(a) = Phi(-a) - Phi(-b)
-    lower, upper = np.where(flip, -b, a), np.where(flip, -a, b)
-    smaller, larger = log_ndtr(lower), log_ndtr(upper)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(np.isneginf(smaller), 0.0, np.exp(np.minimum(smaller - larger, -1e-15)))
-    found: NDArray[np.float64] = larger + np.log1p(-ratio)
-    return found
+    low = np.log([[max(event.after, 0.5) for event in events] for events in samples])
+    high = np.log([[max(event.step, 1.0) for event in events] for events in samples])
+    return fit(x, low, high, _LEAST_SPREAD)

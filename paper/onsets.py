@@ -14,12 +14,13 @@ less, would seem to be first.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
+from scipy.stats import rankdata  # type: ignore[import-untyped]
 
 from grokcore.training.clocks import stays_below
 from grokcore.training.milestones import Passing, half_fall, passes
@@ -155,7 +156,7 @@ def along_run(record: Record, name: str) -> float:
     """Spearman's correlation of a column with test accuracy over the measured steps from its least value on."""
     accuracy = record.column("test_accuracy")
     least = int(np.argmin(accuracy))
-    return _rank_correlation(np.column_stack([record.column(name)[least:], accuracy[least:]]))
+    return float(_rank_correlation(np.column_stack([record.column(name)[least:], accuracy[least:]])[None])[0])
 
 
 def _both(records: Sequence[Record], name: str) -> list[tuple[Record, Passing, Passing]]:
@@ -167,29 +168,41 @@ def _exp(found: Interval) -> Interval:
     return Interval(*(math.exp(each) for each in (found.value, found.low, found.high)))
 
 
-def _median(rows: NDArray[np.float64]) -> float:
-    return float(np.median(rows))
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Of samples (B, n, k), rows of k numbers, one number each (B,)."""
 
 
-def _rank_correlation(pairs: NDArray[np.float64]) -> float:
-    if len(pairs) < 3 or (pairs.min(axis=0) == pairs.max(axis=0)).any():
-        return math.nan
-    return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
+def _median(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.median(samples[..., 0], axis=1))
 
 
-def _rank_correlation_within(rows: NDArray[np.float64]) -> float:
+def _rank_correlation(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman's, of the first two numbers; NaN where either is the same throughout or there are fewer than three."""
+    if samples.shape[1] < 3:
+        return np.full(len(samples), math.nan)
+    ranks = rankdata(samples[..., :2], axis=1)
+    centred = ranks - ranks.mean(axis=1, keepdims=True)
+    squares = (centred**2).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = centred.prod(axis=2).sum(axis=1) / np.sqrt(squares.prod(axis=1))
+    return found
+
+
+def _rank_correlation_within(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of (a, b, decay): each number less the median of its decay."""
-    apart = rows[:, :2].copy()
-    for decay in np.unique(rows[:, 2]):
-        own = rows[:, 2] == decay
-        apart[own] -= np.median(apart[own], axis=0)
+    apart = samples[..., :2].copy()
+    for decay in np.unique(samples[..., 2]):
+        own = samples[..., 2:] == decay
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a draw without this decay
+            middle = np.nanmedian(np.where(own, samples[..., :2], math.nan), axis=1, keepdims=True)
+        apart = np.where(own, apart - middle, apart)
     return _rank_correlation(apart)
 
 
-def _interval(rows: NDArray[np.float64], statistic: Callable[[NDArray[np.float64]], float]) -> Interval:
+def _interval(rows: NDArray[np.float64], statistic: Statistic) -> Interval:
     """A statistic of runs and its percentile interval over draws of the runs."""
-    rng = np.random.default_rng(0)
-    drawn = [statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(BOOTSTRAPS)]
-    known = np.array([each for each in drawn if not math.isnan(each)])
+    drawn = statistic(rows[np.random.default_rng(0).integers(len(rows), size=(BOOTSTRAPS, len(rows)))])
+    known = drawn[~np.isnan(drawn)]
     low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (math.nan, math.nan)
-    return Interval(float(statistic(rows)), float(low), float(high))
+    return Interval(float(statistic(rows[None])[0]), float(low), float(high))

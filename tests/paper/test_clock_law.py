@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from grokcore.training.clocks import summarise
 from grokcore.training.figures import save
@@ -15,7 +16,8 @@ from grokcore.training.record import Record
 from grokcore.training.schedules import log_spaced_steps
 from paper import law_table
 from paper.charts.clocks import clocks_figure
-from paper.clock_law import FIT, Event, _log_between, decay_of, event_of, law
+from paper.clock_law import FIT, Event, decay_of, event_of, law
+from paper.interval_regression import fit, log_between
 
 DECAYS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02)
 STEPS = np.array(log_spaced_steps(100_000, 120))
@@ -74,7 +76,29 @@ def test_probabilities_between_keep_their_tails() -> None:
             exact = float(mpmath.log(high - mpmath.ncdf(a))) if a < 0 else float(
                 mpmath.log(mpmath.ncdf(-a) - (0 if math.isinf(b) else mpmath.ncdf(-b)))
             )  # fmt: skip
-        assert float(_log_between(np.array([a]), np.array([b]))[0]) == pytest.approx(exact, rel=1e-9, abs=1e-12)
+        assert float(log_between(np.array([a]), np.array([b]))[0]) == pytest.approx(exact, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_the_fit_is_the_maximum_that_an_optimiser_finds(case: int) -> None:
+    """Nelder-Mead on the likelihood itself, from elsewhere; many samples at once and one alone agree."""
+    events = drawn(-0.8, at_one=4_000.0, spread=(0.02, 0.1, 0.4)[case % 3], seed=case)
+    x = np.log([event.decay for event in events])
+    low, high = np.log([e.after for e in events]), np.log([e.step for e in events])
+
+    def minus(values: np.ndarray) -> float:
+        slope, intercept, spread = values[0], values[1], max(values[2], 0.01)
+        middle = intercept + slope * x
+        return -float(log_between((low - middle) / spread, (high - middle) / spread).sum())
+
+    found = [float(each[0]) for each in fit(x[None], low[None], high[None], 0.01)]
+    scipy = minimize(
+        minus, [-1.2, 8.0, 0.3], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-11, "maxiter": 9000}
+    )
+    assert minus(np.array(found)) <= scipy.fun + 1e-7
+    assert found[:2] == pytest.approx(list(scipy.x[:2]), abs=1e-3)
+    twice = fit(np.stack([x, x[::-1]]), np.stack([low, low[::-1]]), np.stack([high, high[::-1]]), 0.01)
+    assert [float(each[1]) for each in twice] == pytest.approx(found, rel=1e-6)
 
 
 def test_an_event_of_a_run() -> None:
