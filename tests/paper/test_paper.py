@@ -197,3 +197,9 @@ def test_a_bad_result_folder_or_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         drawing.manifest(tmp_path)
+
+
+def test_without_latex_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(UsageError, match="apt install latexmk texlive-latex-recommended"):
+        main(["pdf"])

@@ -1,0 +1,98 @@
+"""The sentences of the README's "What we found" and of the paper's abstract, held against the recorded runs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from grokcore.training.record import Record, read_records
+from grokcore.training.table import event_step, value_at_event
+from paper.clock_law import decay_of, event_of
+from paper.differences import accuracy_difference
+from paper.onsets import generalisation_onset
+from paper.recorded import RESULTS, by_full_name
+from paper.timing import timing
+
+SEEDS = (0, 1, 2)
+
+
+@cache
+def runs(experiment: str, preset: str) -> dict[str, list[Record]]:
+    return by_full_name(read_records(RESULTS, experiment, preset))
+
+
+def apart(record: Record, other: Record) -> int:
+    """How many measured steps later the first groks than the second."""
+    steps = other.column("step").tolist()
+    return steps.index(event_step(record, "test_99")) - steps.index(event_step(other, "test_99"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_collapse_is_not_necessary(seed: int) -> None:
+    found = runs("grokking", "transformer")
+    prevented, baseline = found["ncc_prevent"][seed], found["baseline"][seed]
+    assert 6 <= prevented.final("train_cdnv") <= 8
+    assert baseline.column("train_cdnv").min() < 0.05
+    assert abs(apart(prevented, baseline)) <= 2
+    assert value_at_event(prevented, "test_99", "train_kappa") > 8 * value_at_event(baseline, "test_99", "train_kappa")
+
+
+def test_encouraged_collapse_helps() -> None:
+    found = runs("grokking", "transformer")
+    steps = [[event_step(run, "test_99") for run in found[arm]] for arm in ("ncc_encourage", "baseline")]
+    assert sum(b / a > 2.5 for a, b in zip(*steps, strict=True)) == 2
+    images = runs("cifar10", "cpu")
+    assert accuracy_difference(images["ncc_encourage"], images["baseline"]).low > 0
+    assert accuracy_difference(images["ncc_prevent"], images["baseline"]).verdict().startswith("not told apart")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_flat_head_is_not_necessary(seed: int) -> None:
+    found = runs("grokking", "quick")
+    sharp, baseline = found["flatness_prevent_exact"][seed], found["baseline"][seed]
+    assert event_step(sharp, "test_99") == event_step(baseline, "test_99")
+    ratio = value_at_event(sharp, "test_99", "train_kappa") / value_at_event(baseline, "test_99", "train_kappa")
+    assert ratio > 15_000
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_the_published_penalty_delays_is_not_explained_by_its_kappa(seed: int) -> None:
+    found = runs("grokking", "transformer")
+    published, prevented = found["flatness_prevent"][seed], found["ncc_prevent"][seed]
+    assert np.isinf(event_step(published, "test_99"))
+    late = published.column("step") > 500
+    assert np.median(published.column("train_kappa")[late]) < value_at_event(prevented, "test_99", "train_kappa") / 2
+
+
+def test_flatness_does_not_fall_as_generalisation_starts() -> None:
+    records = runs("grokking", "transformer")["baseline+headvocabulary"]
+    assert len(records) == 3
+    for name in ("train_kappa", "train_published_product"):
+        timings = [timing(record, name) for record in records]
+        assert not any(each.log.exactly or each.linear.exactly for each in timings)
+
+
+def test_the_recovery_is_the_schedules() -> None:
+    found = runs("cifar10", "cpu")
+    control = found["control_schedule+fork"]
+    assert accuracy_difference(found["flatness_release+fork"], found["flatness_prevent"]).low > 0
+    assert accuracy_difference(control, found["baseline"]).low > 0
+    assert accuracy_difference(found["flatness_release+fork"], control).high < 0
+
+
+def test_contraction_completes_after_generalisation() -> None:
+    records = [r for arm, each in runs("dynamics", "grey").items() if arm.startswith("mnist-mlp") for r in each]
+    records = [record for record in records if not record.config["variant"]]
+    assert len(records) == 56
+    late = []
+    for record in records:
+        onset = generalisation_onset(record)
+        assert onset is not None
+        if not event_of(record).censored:
+            late.append(event_of(record).step / onset.step)
+    assert len(late) == 55
+    assert (round(min(late), 1), round(max(late), 1)) == (1.3, 3.6)
+    weak = [event_of(record).step for record in records if 0 < decay_of(record) <= 0.01]
+    assert (len(weak), min(weak), max(weak)) == (15, 55_324, 84_440)
