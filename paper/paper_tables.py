@@ -11,15 +11,17 @@ from paper.limit_numbers import DECAY
 from paper.recorded import Settings
 from theory import statements
 
-STATED = ("A2", "A4", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "C1", "C2", "C3", "D1", "D3", "D4", "D5",
-          "E1'", "E2", "E4", "F2", "F3")  # fmt: skip
+STATED = (
+    "A2", "A4", "A5", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "C1", "C2", "C3", "D1", "D3", "D4", "D5", "E4", "F2",
+    "F3", "F4",
+)  # fmt: skip
 """Labels of the statements that the text speaks of."""
 ARMS = {
     "baseline": "baseline",
     "ncc_encourage": "collapse encouraged",
     "ncc_prevent": "collapse prevented",
     "flatness_encourage": "flatness encouraged",
-    "flatness_prevent": "flatness prevented (published)",
+    "flatness_prevent": "flatness prevented (published form)",
     "flatness_prevent_exact": "flatness prevented (exact kappa)",
     "control_confidence": "control: confidence alone",
     "control_norm": "control: norm alone",

@@ -14,6 +14,7 @@ from paper.differences import accuracy_difference
 from paper.onsets import generalisation_onset
 from paper.recorded import RESULTS, by_full_name
 from paper.timing import timing
+from theory import statements
 
 SEEDS = (0, 1, 2)
 
@@ -74,7 +75,7 @@ def test_flatness_does_not_fall_as_generalisation_starts() -> None:
         assert not any(each.log.exactly or each.linear.exactly for each in timings)
 
 
-def test_the_recovery_is_the_schedules() -> None:
+def test_what_the_release_gains_on_cifar10_is_the_schedules() -> None:
     found = runs("cifar10", "cpu")
     control = found["control_schedule+fork"]
     assert accuracy_difference(found["flatness_release+fork"], found["flatness_prevent"]).low > 0
@@ -96,3 +97,8 @@ def test_contraction_completes_after_generalisation() -> None:
     assert (round(min(late), 1), round(max(late), 1)) == (1.3, 3.6)
     weak = [event_of(record).step for record in records if 0 < decay_of(record) <= 0.01]
     assert (len(weak), min(weak), max(weak)) == (15, 55_324, 84_440)
+
+
+def test_all_statements_but_two_are_proved() -> None:
+    found = [each.status for each in statements()]
+    assert (found.count("proved"), found.count("open"), found.count("refuted")) == (len(found) - 2, 1, 1)
