@@ -12,6 +12,8 @@ from grokcore.training.record import Record
 
 GENERATED = Path(__file__).parent / "generated"
 NUMBERS = "numbers.tex"
+LEFT = {"paper/theorems": 4}
+"""Columns of words, of a table that has more than one."""
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\ensuremath{<}", ">": r"\ensuremath{>}",
@@ -31,10 +33,10 @@ def escaped(text: str) -> str:
     return "".join(ESCAPES.get(character, character) for character in text)
 
 
-def booktabs(table: Table) -> str:
-    """A tabular with rules above, below the header and below; the first column left, the others right."""
+def booktabs(table: Table, left: int = 1) -> str:
+    """A tabular with rules above, below the header and below; the first columns left, the others right."""
     header, rows = table
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", _row(header), r"\midrule"]
+    lines = [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}", r"\toprule", _row(header), r"\midrule"]
     return "\n".join([*lines, *map(_row, rows), r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -63,7 +65,7 @@ def slug(name: str) -> str:
 
 def files(tables: Mapping[str, Table], numbers: Mapping[str, Number]) -> dict[str, str]:
     """What stands in each file of the generated folder."""
-    found = {f"{slug(name)}.tex": booktabs(table) for name, table in tables.items()}
+    found = {f"{slug(name)}.tex": booktabs(table, LEFT.get(name, 1)) for name, table in tables.items()}
     return found | {NUMBERS: numbers_text(numbers)}
 
 

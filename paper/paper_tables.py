@@ -12,8 +12,8 @@ from paper.recorded import Settings
 from theory import statements
 
 STATED = (
-    "A2", "A4", "A5", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "C1", "C2", "C3", "D1", "D3", "D4", "D5", "E4", "F2",
-    "F3", "F4",
+    "A2", "A4", "A5", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9",
+    "C1", "C2", "C3", "D1", "D3", "D4", "D5", "E4", "F2", "F3", "F4",
 )  # fmt: skip
 """Labels of the statements that the text speaks of."""
 ARMS = {
