@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from grokcore.training.cascade import layers_of
 from grokcore.training.record import Record
-from paper.charts.look import VENUE
+from paper.charts.look import PAGE, VENUE
 
 COLUMNS = (
     ("train_variance_ratio", "V, train"),
@@ -27,7 +27,7 @@ COLUMNS = (
 def cascade_figure(runs: Mapping[str, Sequence[Record]]) -> Figure:
     """A row for each data set and model: medians over the seeds, a line a layer, the input's side at the bottom."""
     with rc_context(VENUE):
-        figure = Figure(figsize=(7.4, 1.75 * len(runs) + 0.9))
+        figure = Figure(figsize=(PAGE, 1.7 * len(runs) + 0.9))
         grid = figure.subplots(len(runs), len(COLUMNS), squeeze=False)
         norms = [_norm(runs, name) for name, _ in COLUMNS]
         for number, ((run, records), row) in enumerate(zip(runs.items(), grid, strict=True)):

@@ -9,11 +9,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from grokcore.style import BLUE, GREEN, ORANGE, PINK
 from grokcore.training.collapse_verdict import FLOOR, STRONG, THRESHOLDS, WEAK, verdict
 from grokcore.training.record import Record
-from paper.charts.look import VENUE
+from paper.charts.look import PAGE, VENUE
 
 DRAWN = {
     "train_nc1_trace_ratio": ("train", BLUE, "-"),
@@ -22,7 +23,7 @@ DRAWN = {
     WEAK: ("test, about the train means of the predicted class", PINK, "--"),
 }
 """Words, colour and line."""
-ACROSS = 4
+ACROSS = 3
 
 
 def collapse_on_test_data_figure(runs: Mapping[str, Sequence[Record]]) -> Figure:
@@ -30,7 +31,7 @@ def collapse_on_test_data_figure(runs: Mapping[str, Sequence[Record]]) -> Figure
     down = math.ceil(len(runs) / ACROSS)
     across = min(ACROSS, len(runs))
     with rc_context(VENUE):
-        figure = Figure(figsize=(max(7.0, 2.3 * across), 2.3 * down + 0.9))
+        figure = Figure(figsize=(PAGE, 2.1 * down + 0.9))
         panels = figure.subplots(down, across, squeeze=False).flatten()
         for axes, (name, records) in zip(panels, runs.items(), strict=False):
             _panel(axes, records)
@@ -58,6 +59,7 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     values = np.concatenate([record.column(name)[seen] for record in records for name in DRAWN])
     values = values[np.isfinite(values) & (values > 0)]
     axes.set(xscale="log", yscale="log", xlabel="optimiser step", ylim=(max(values.min() / 2, 1e-6), values.max() * 2))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _verdict(records: Sequence[Record]) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from grokcore.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY
 from grokcore.training.record import Record
 from grokcore.training.transfer import HEAD
-from paper.charts.look import VENUE
+from paper.charts.look import PAGE, VENUE
 
 ARM_STYLES = {"baseline": (BLUE, "o"), "ncc_encourage": (GREEN, "s"), "ncc_prevent": (ORANGE, "^")}
 PLACE_COLOURS = (SKY, GREEN, PINK, ORANGE)
@@ -23,16 +24,19 @@ def transfer_figure(runs: Mapping[str, Sequence[Record]]) -> Figure:
     information about the fine classes that noise of the features' own size leaves, at most (F4)."""
     groups = by_data(runs)
     with rc_context(VENUE):
-        figure = Figure(figsize=(9.6, 3.1 * len(groups) + 0.3))
+        figure = Figure(figsize=(PAGE, 2.45 * len(groups) + 0.4))
         grid = figure.subplots(len(groups), 3, squeeze=False)
         for (name, arms), (left, middle, right) in zip(groups.items(), grid, strict=True):
             first = next(iter(arms.values()))
             _along(left, arms.get("baseline", first))
-            left.set_title(f"{name}: probes of the fine classes")
+            left.set_title(f"{name}: probes")
             _against(middle, arms)
-            middle.set_title("transfer to test images against collapse")
+            middle.set_title("transfer against collapse")
             _information(right, arms)
             right.set_title("I(Z;Y|S) at most, noise B (F4)")
+        marks = [Line2D([], [], color=colour, marker=mark, mec="black") for colour, mark in ARM_STYLES.values()]
+        words = [f"{arm} (large mark: the end)" for arm in ARM_STYLES]
+        figure.legend(marks, words, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -65,28 +69,24 @@ def _along(axes: Axes, records: Sequence[Record]) -> None:
         color=BLUE,
         lw=1.1,
         ls="--",
-        label="the same, fitted on fresh images",
+        label="the same, fresh images",
     )
-    _median(
-        axes, records, f"probe_train/{HEAD}", seen, color="black", lw=1.1, ls=":", label="the same, on the train images"
-    )
+    _median(axes, records, f"probe_train/{HEAD}", seen, color="black", lw=1.1, ls=":", label="the same, train images")
     _ceiling(axes, records)
-    axes.set(xscale="log", xlabel="optimiser step", ylabel="accuracy on the fine classes (%)", ylim=(0, 102))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.24), fontsize=6.5)
+    axes.set(xscale="log", xlabel="optimiser step", ylabel="fine classes right (%)", ylim=(0, 102))
+    axes.legend(loc="best", fontsize=6)
 
 
 def _against(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
     for arm, (colour, mark) in ARM_STYLES.items():
-        for index, record in enumerate(arms.get(arm, [])):
+        for record in arms.get(arm, []):
             seen = record.column("step") > 0
             x, y = record.column("train_variance_ratio")[seen], 100 * record.column(f"probe_transfer/{HEAD}")[seen]
             axes.plot(x, y, color=colour, lw=0.6, alpha=0.5)
             axes.plot(x, y, color=colour, marker=mark, ms=2.5, ls="", alpha=0.5)
-            axes.plot(x[-1:], y[-1:], color=colour, marker=mark, ms=7, ls="", mec="black", mew=0.7,
-                      label=f"{arm} (large: the end)" if index == 0 else None)  # fmt: skip
+            axes.plot(x[-1:], y[-1:], color=colour, marker=mark, ms=7, ls="", mec="black", mew=0.7)
     _ceiling(axes, next(iter(arms.values())))
-    axes.set(xscale="log", xlabel="train V of the super-classes (left: more collapse)", ylim=(0, 102))
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.24), fontsize=6.5)
+    axes.set(xscale="log", xlabel="train V (left: more collapse)", ylim=(0, 102))
 
 
 def _information(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
@@ -98,13 +98,13 @@ def _information(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
         seen = steps > 0
         for split, line in (("train", "-"), ("test", "--")):
             values = np.median([record.column(f"{split}_information_logdet_1")[seen] for record in records], axis=0)
-            axes.plot(steps[seen], values, color=colour, ls=line, lw=1.3, label=f"{arm}, {split}")
+            axes.plot(steps[seen], values, color=colour, ls=line, lw=1.3, label=split if arm == "baseline" else None)
     known = next(iter(arms.values()))[0].final("fine_entropy")
     axes.axhline(known, color="0.3", lw=0.9, ls=":")
     axes.annotate("H(Y|S): all there is", (0.02, known), (0, 2), xycoords=("axes fraction", "data"),
                   textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="optimiser step", ylabel="nats")
-    axes.legend(loc="lower left", fontsize=6.5)
+    axes.legend(loc="lower left", fontsize=6)
 
 
 def _median(axes: Axes, records: Sequence[Record], name: str, seen: np.ndarray, **style: object) -> None:

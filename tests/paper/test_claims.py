@@ -7,8 +7,10 @@ from functools import cache
 import numpy as np
 import pytest
 
+from grokcore.training import collapse_verdict
 from grokcore.training.record import Record, read_records
 from grokcore.training.table import event_step, value_at_event
+from grokcore.training.transfer import HEAD
 from paper.clock_law import decay_of, event_of
 from paper.differences import accuracy_difference
 from paper.onsets import generalisation_onset
@@ -97,6 +99,42 @@ def test_contraction_completes_after_generalisation() -> None:
     assert (round(min(late), 1), round(max(late), 1)) == (1.3, 3.6)
     weak = [event_of(record).step for record in records if 0 < decay_of(record) <= 0.01]
     assert (len(weak), min(weak), max(weak)) == (15, 55_324, 84_440)
+
+
+def test_collapse_reaches_test_data_where_it_says_so() -> None:
+    found = {
+        (experiment, arm): runs_of
+        for experiment in ("grokking", "grokking-mnist", "digits", "mnist", "cifar10")
+        for arm, runs_of in runs("limits-test-collapse", experiment).items()
+    }
+    verdicts = {key: collapse_verdict.verdict(each) for key, each in found.items()}
+    strong = {key for key, each in verdicts.items() if each.word == "strong"}
+    assert strong == {("grokking", "modular-mlp-wd1"), ("digits", "digits-mlp-wd0.3")}
+    assert {each.word for each in verdicts.values()} == {"strong", "none"}
+    for run in found["grokking", "modular-mlp-wd1"]:
+        assert run.final("test_accuracy") > 0.999
+        assert run.final("test_variance_ratio") < 1.2 * run.final("train_nc1_trace_ratio")
+    along_b = found["grokking-mnist", "mnist-mlp-wd0.1"]
+    assert 0.05 < verdicts["grokking-mnist", "mnist-mlp-wd0.1"].excess < 0.0502
+    for run in along_b:
+        assert run.final(collapse_verdict.FLOOR) > 0.8 * run.final(collapse_verdict.STRONG)
+        assert run.final("train_nc1_trace_ratio") < 0.003
+
+
+def test_what_collapse_costs_transfer() -> None:
+    images, head = runs("limits-transfer", "cifar10"), f"probe_transfer/{HEAD}"
+    name = "cifar10-resnet18-wd5e-4"
+    for seed in SEEDS:
+        baseline, more, less = (images[name + arm][seed] for arm in ("", "+ncc_encourage", "+ncc_prevent"))
+        assert 0.01 < baseline.final(head) - more.final(head) < 0.035
+        assert abs(baseline.final(head) - less.final(head)) < 0.01
+        assert more.final("train_variance_ratio") < 0.03 < 1.4 < baseline.final("train_variance_ratio")
+        assert baseline.final("probe_transfer/layer1.1") > baseline.final(head) + 0.02
+    digits = runs("limits-transfer", "digits")
+    for arm, least, most in (("", 0.46, 0.49), ("+ncc_prevent", 0.47, 0.66)):
+        for run in digits["digits-mlp-wd0.3" + arm]:
+            assert run.column(head).max() > 0.93
+            assert least < run.final(head) < most
 
 
 def test_all_statements_but_two_are_proved() -> None:
