@@ -5,6 +5,10 @@ from __future__ import annotations
 MACRO_PREFIX = "gc"
 """How the macros of results begin."""
 CONSTANTS = {
+    "99.9": "per cent of the train set right at tau_1 (grokcore/training/clocks.py)",
+    "2,000": "step at which the transformer's forks leave their trunks",
+    "4,000": "steps of experiments.grokking's preset transformer",
+    "20,000": "steps of experiments.limits' presets digits and mnist",
     "1,000": "paper B's train images",
     "5,000": "train images of the preset cpu of experiments.cifar10",
     "2,210": "paper A, figure of the ResNet-18's flatness under the penalty",

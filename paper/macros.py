@@ -21,11 +21,15 @@ def title(words: str) -> str:
 
 
 def tex(text: str) -> str:
-    """A number with its spread as LaTeX prints it: exponents as powers, minus signs and separators as such."""
-    text = re.sub(r"(\d(?:\.\d+)?)e([+-]?)0*(\d+)", lambda m: rf"${m[1]}\cdot10^{{{m[2].strip('+')}{m[3]}}}$", text)
-    text = re.sub(r"(?<![\w{^$.])-(?=\d)", r"$-$", text)
-    text = re.sub(r"(?<=\d),(?=\d{3})", "{,}", text)
-    return re.sub(r"(?<![\w^])\+(?=\d)", r"$+$", text).replace(" [", "~[")
+    """A number with its spread as LaTeX prints it, in text or in a formula."""
+    text = re.sub(r"(\d(?:\.\d+)?)e([+-]?)0*(\d+)", _power, text)
+    text = re.sub(r"(?<![\w{^.])([+-])(?=\d)", r"\\ensuremath{\1}", text)
+    return re.sub(r"(?<=\d),(?=\d{3})", "{,}", text).replace(" [", "~[")
+
+
+def _power(found: re.Match[str]) -> str:
+    sign = found[2].replace("+", "")
+    return rf"\ensuremath{{{found[1]}\cdot10^{{{sign}{found[3]}}}}}"
 
 
 def short_tex(value: float) -> str:

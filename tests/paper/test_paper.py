@@ -170,10 +170,10 @@ def test_booktabs() -> None:
 
 def test_macros() -> None:
     assert title("ncc_prevent+at0.25+fork") == "NccPreventAtZeroTwoFiveFork"
-    assert tex("-0.78 [-0.79, -0.76]") == "$-$0.78~[$-$0.79, $-$0.76]"
+    assert tex("-0.78 [-0.79, -0.76]") == r"\ensuremath{-}0.78~[\ensuremath{-}0.79, \ensuremath{-}0.76]"
     assert tex("5,354 [4,683, 5,354]") == "5{,}354~[4{,}683, 5{,}354]"
-    assert tex("1.79e-12") == r"$1.79\cdot10^{-12}$"
-    assert tex("+2.7") == "$+$2.7"
+    assert tex("1.79e-12") == r"\ensuremath{1.79\cdot10^{-12}}"
+    assert tex("+2.7") == r"\ensuremath{+}2.7"
 
 
 def test_the_paper_is_that_of_its_results(capsys: pytest.CaptureFixture[str]) -> None:
