@@ -1,6 +1,6 @@
-"""The paper's figures by number: which results each is drawn from, and the commands that run them.
+"""The paper's figures: which results each is drawn from, and the commands that run them.
 
-A figure is drawn from all of its results or not at all. `quick` are commands of minutes that give the same figure of
+They are numbered as a list; LaTeX numbers them as the text comes to them. A figure is drawn from all of its results or not at all. `quick` are commands of minutes that give the same figure of
 less: never the paper's.
 """
 
@@ -51,7 +51,7 @@ class PaperFigure:
     """One figure of the paper.
 
     Attributes:
-        number: in the paper.
+        number: in this list.
         name: of its files.
         shows: what it shows, in a line.
         draw: records to figure.
