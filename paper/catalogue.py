@@ -1,7 +1,7 @@
 """The paper's figures: which results each is drawn from, and the commands that run them.
 
-They are numbered as a list; LaTeX numbers them as the text comes to them. A figure is drawn from all of its results or not at all. `quick` are commands of minutes that give the same figure of
-less: never the paper's.
+They are numbered as a list; LaTeX numbers them as the text comes to them. A figure is drawn from all of its results or
+not at all. `quick` are commands of minutes that give the same figure of less: never the paper's.
 """
 
 from __future__ import annotations
