@@ -40,6 +40,7 @@ from paper.needs import (
     TRANSFORMER_ARMS,
     TRANSFORMER_COLLAPSE,
     TRANSFORMER_RELEASE,
+    TRANSFORMER_REST,
 )
 from paper.recorded import Need, records_of, settings_of
 
@@ -146,7 +147,8 @@ FIGURES = (
     ),
     PaperFigure(
         12, "surrogate", "the published surrogate against kappa, every run", surrogate_chart,
-        QUICK_ARMS + TRANSFORMER_ARMS + TRANSFORMER_RELEASE + CIFAR10_ARMS + CIFAR10_RELEASE + CIFAR10_REST, _FEW_ARMS,
+        QUICK_ARMS + TRANSFORMER_ARMS + TRANSFORMER_RELEASE + TRANSFORMER_REST + CIFAR10_ARMS + CIFAR10_RELEASE
+        + CIFAR10_REST, _FEW_ARMS,
     ),
 )  # fmt: skip
 

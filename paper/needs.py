@@ -59,6 +59,16 @@ TRANSFORMER_RELEASE = (
     fork(_SHARP, "flatness_release", *SLOWER, variant="+releaselr1.5+releaseweightdecay1.5"),
 )
 
+TRANSFORMER_REST = (
+    fork(_TRUNK, "control_schedule"),
+    fork(_SHARP, "flatness_release"),
+    arm("grokking", "transformer", "baseline", "--precision", "float32", variant="+precisionfloat32"),
+    *(
+        arm("grokking", "paper", name, "--steps", "35000", seeds=(0,), variant="+steps35000")
+        for name in ("baseline", "ncc_prevent")
+    ),
+)
+
 CIFAR10_COLLAPSE = _arms("cifar10", "cpu", COLLAPSE)
 _CIFAR10_SHARP = arm("cifar10", "cpu", "flatness_prevent")
 CIFAR10_ARMS = (
@@ -79,6 +89,14 @@ CIFAR10_REST = (
         arm("cifar10", "cpu", f"{collapse}+{flatness}", seeds=(0,))
         for collapse in ("ncc_encourage", "ncc_prevent")
         for flatness in ("flatness_encourage", "flatness_prevent")
+    ),
+    *(
+        arm("cifar10", "cpu", "ncc_prevent", "--lambdas", value, seeds=(0,), variant=f"+lambda{value}")
+        for value in ("0.01", "1e-3", "1e-4")
+    ),
+    *(
+        fork(trunk, name, "--release-at", "0.25", at="0.25", variant="+at0.25")
+        for trunk, name in ((CIFAR10_COLLAPSE[0], "control_schedule"), (_CIFAR10_SHARP, "flatness_release"))
     ),
 )
 
