@@ -346,8 +346,8 @@ def test_the_figure_shows_the_curves() -> None:
     assert len(others) == 4
     lines = {str(line.get_label()): line for line in flatness.lines}
     shown = [s for s in STEPS if s >= 10]
-    assert list(lines["exact kappa"].get_xdata()) == shown
-    assert list(lines["exact kappa"].get_ydata()) == [1.0 if s < 32 else 0.25 for s in shown]
+    assert list(lines["kappa"].get_xdata()) == shown
+    assert list(lines["kappa"].get_ydata()) == [1.0 if s < 32 else 0.25 for s in shown]
     assert [line.get_xdata()[0] for line in accuracy.lines if line.get_linestyle() == ":"] == [FITTED] * 3
     assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in accuracy.patches] == [(64, RISEN)] * 3
     alone = timing_figure("paper", [run(0, test_accuracy=[0.0] * 12)])
