@@ -16,7 +16,7 @@ PEERS := .venv-peers
 help:
 	@echo 'make grokking    set up $(VENV) and run: python -m experiments.grokking --arm $(ARM)'
 	@echo 'make test        set up $(VENV) and run the tests'
-	@echo 'make check       ruff, the strict type checker, and the hashes of the recorded results'
+	@echo 'make check       ruff, the strict type checker, and the paper against its results'
 	@echo 'make docs        build the pages of docs/ with the API reference into build/docs'
 	@echo 'make benchmarks  python -m benchmarks'
 	@echo 'make peers       set up $(PEERS), the public libraries that benchmarks compare with'

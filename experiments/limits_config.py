@@ -131,10 +131,8 @@ def with_arm(study: str, command: AnyLimits, arm: str) -> AnyLimits:
     if study != "transfer" and arm != "baseline":
         raise UsageError("--arm belongs to the study of transfer")
     found = arm_named(arm)
-    if isinstance(command, ResidualCommand):
-        return replace(command, arm=arm, intervention=IMAGE_ARMS.get(arm, found.cpu))
-    coefficients = GREY_ARMS.get(arm, found.quick)
-    return replace(command, arm=arm, intervention=coefficients)
+    own, default = (IMAGE_ARMS, found.cpu) if isinstance(command, ResidualCommand) else (GREY_ARMS, found.quick)
+    return replace(command, arm=arm, intervention=own.get(arm, default))
 
 
 def split_of(command: AnyLimits, seed: int) -> Split:

@@ -11,10 +11,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one move; a file that stands there passes on its permissions."""
+    """:func:`write_bytes_atomically` of a text in UTF-8."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Replace a file in one move; a file that stands there passes on its permissions."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(temporary, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     if path.exists():

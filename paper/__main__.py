@@ -93,6 +93,7 @@ def check(results: Path, folder: Path) -> None:
         ("figures are stale (python -m paper figures)", drawing.stale(found, results, folder)),
         ("files belong to no figure", drawing.strays(found, folder)),
         ("tables are stale (python -m paper tables)", latex.stale(written, latex.GENERATED)),
+        ("files belong to no table", latex.strays(written, latex.GENERATED)),
         ("numbers of main.tex are no macro", [f"line {n}: {word}" for n, word in checks.bare_numbers(text, CONSTANTS)]),
         ("listed constants stand nowhere in main.tex", checks.unused(text, CONSTANTS)),
         ("macros are not defined", checks.undefined_macros(text, found_numbers, MACRO_PREFIX)),

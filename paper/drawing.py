@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from grokcore.errors import UsageError
-from grokcore.files import ROOT, write_text_atomically
+from grokcore.files import ROOT, write_bytes_atomically, write_text_atomically
 from grokcore.training.record import Record
 from paper.charts.look import VENUE
 from paper.recorded import digest_of
@@ -48,9 +48,7 @@ def write_figure(figure: Figure, folder: Path, name: str) -> dict[str, str]:
             warnings.simplefilter("ignore", UserWarning)  # curves without a positive value on a log axis
             figure.savefig(buffer, format=kind, metadata=metadata, dpi=min(220, WIDEST / figure.get_figwidth()))
         path = folder / f"{name}.{kind}"
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
+        write_bytes_atomically(path, buffer.getvalue())
         found[path.name] = hashlib.sha256(buffer.getvalue()).hexdigest()
     return found
 

@@ -70,12 +70,9 @@ def files(tables: Mapping[str, Table], numbers: Mapping[str, Number]) -> dict[st
 
 
 def write(contents: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write the files that differ; returns them. What belongs to no table any more is removed."""
+    """Write the files that differ; returns them. Other files of the folder stay: it may be anybody's."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("*.tex"):
-        if path.name not in contents:
-            path.unlink()
-    changed = [name for name, text in contents.items() if not _holds(folder / name, text)]
+    changed = stale(contents, folder)
     for name in changed:
         write_text_atomically(folder / name, contents[name])
     return [folder / name for name in changed]
@@ -84,6 +81,11 @@ def write(contents: Mapping[str, str], folder: Path) -> list[Path]:
 def stale(contents: Mapping[str, str], folder: Path) -> list[str]:
     """The names of the files that are not as they would be written."""
     return [name for name, text in contents.items() if not _holds(folder / name, text)]
+
+
+def strays(contents: Mapping[str, str], folder: Path) -> list[str]:
+    """Files of the folder that hold no table."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in contents)
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from grokcore.files import write_bytes_atomically
 from grokcore.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, STYLE
 from grokcore.training.record import Record, by_arm
 from grokcore.training.table import shared_variants
@@ -32,9 +33,7 @@ def save(figure: Figure, path: Path) -> None:
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # curves without a positive value on a log axis
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
+    write_bytes_atomically(path, buffer.getvalue())
 
 
 @dataclass(frozen=True)

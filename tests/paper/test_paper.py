@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from paper.every_table import tables
 from paper.macros import tex, title
 from paper.recorded import RESULTS, Need, records_of, settings
 from paper.reproduce import commands_of as commands_of_needs
+from paper.reproduce import reproduce
 
 
 def parsed_limits(words: list[str]) -> tuple[Experiment, list[Command]]:
@@ -89,18 +91,11 @@ def test_a_dry_run_says_what_would_run(capsys: pytest.CaptureFixture[str]) -> No
     assert "--steps 2000" in capsys.readouterr().out
 
 
-def test_a_quick_version_is_run_and_drawn_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paper import reproduce
-
+def test_a_quick_version_is_run_and_drawn_apart(tmp_path: Path) -> None:
     small = ("--p", "11", "--embedding", "8", "--hidden", "16", "12", "--batch-size", "20", "--measurements", "12")
-    figure = figure_named("grokking-arms")
     arms = [("experiments.grokking", *small, "--steps", "20", "--arm", arm) for arm in ("baseline", "ncc_prevent")]
-    monkeypatch.setattr(drawing, "FIGURES", tmp_path)
-    object.__setattr__(figure, "quick", tuple(arms))
-    try:
-        path = reproduce.reproduce(figure, quick=True, runs=tmp_path, results=RESULTS, folder=tmp_path / "none")
-    finally:
-        object.__setattr__(figure, "quick", FIGURES[0].quick)
+    figure = replace(figure_named("grokking-arms"), quick=tuple(arms))
+    path = reproduce(figure, quick=True, runs=tmp_path, results=RESULTS, folder=tmp_path / "none")
     assert path == tmp_path / "quick" / "grokking-arms" / "figures" / "grokking-arms.png"
     assert path.exists()
     assert not (tmp_path / "none").exists()
@@ -166,6 +161,14 @@ def test_booktabs() -> None:
     assert r"\# & \{\} \\" in text
     full = Table(("arm", "one", "two"), [("x", "1", "2"), ("y", "3", "4")])
     assert latex.chosen(full, {"two": "zwei"}, {"y": "the y", "z": "gone"}) == Table(["", "zwei"], [["the y", "4"]])
+
+
+def test_other_files_of_the_folder_are_named_and_stay(tmp_path: Path) -> None:
+    (tmp_path / "mine.tex").write_text("kept")
+    assert latex.write({"a.tex": "text"}, tmp_path) == [tmp_path / "a.tex"]
+    assert latex.write({"a.tex": "text"}, tmp_path) == []
+    assert latex.strays({"a.tex": "text"}, tmp_path) == ["mine.tex"]
+    assert (tmp_path / "mine.tex").read_text() == "kept"
 
 
 def test_macros() -> None:
