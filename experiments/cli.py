@@ -6,8 +6,9 @@ import contextlib
 import difflib
 import io
 import re
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import make_dataclass
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -17,16 +18,21 @@ from grokcore.errors import UsageError
 T = TypeVar("T")
 
 
-def parse(default: T, argv: Sequence[str], prog: str) -> T:
-    """Override the fields of the dataclass `default` by flags.
+def parse(default: T, argv: Sequence[str], prog: str, says: Mapping[str, str] | None = None) -> T:
+    """Override the fields of the dataclass `default` by flags; `says` has help texts in place of its class's own.
 
     Raises:
         UsageError: with tyro's message on one line, and the nearest flag where one was misspelt.
     """
-    said = io.StringIO()
+    said, kind = io.StringIO(), type(default)
+    texts = [
+        (name, Annotated[str, tyro.conf.arg(help=text)], getattr(default, name)) for name, text in (says or {}).items()
+    ]
+    shape = make_dataclass(kind.__name__, texts, bases=(kind,), frozen=True) if texts else kind
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(type(default), args=list(argv), default=default, prog=prog, description="")
+            found = tyro.cli(shape, args=list(argv), default=shape(**vars(default)), prog=prog, description="")
+        return kind(**vars(found))
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise

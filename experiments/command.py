@@ -31,8 +31,7 @@ class Command:
     """
 
     arm: str = "baseline"
-    """The arm (experiments/arms.py), two joined by a plus (collapse and flatness), all, or factorial: all nine pairs
-    of {encourage, off, prevent}."""
+    """The arm (experiments/arms.py)."""
     preset: str = ""
     """The preset."""
     seeds: tuple[int, ...] = (0,)

@@ -18,6 +18,11 @@ from grokcore.training.run_folder import newest
 
 SEVERAL = {"all": tuple(ARMS), "factorial": tuple(CELLS)}
 """Words for several arms."""
+SAYS = {
+    "arm": f"{', '.join(ARMS)}; two joined by a plus (collapse and flatness); all of these; or factorial, all nine "
+    "pairs of {encourage, off, prevent}."
+}
+"""What --help says of --arm."""
 
 
 def commands_of(experiment: Experiment, argv: Sequence[str]) -> list[Command]:
@@ -101,7 +106,7 @@ def command_variant(experiment: Experiment, command: Command, parts: Sequence[st
 
 def _command_for(experiment: Experiment, arm: str, preset: str, argv: Sequence[str]) -> Command:
     default = _defaults(experiment, arm, preset)
-    return replace(parse(default, argv, f"python -m experiments.{experiment.name}"), arm=arm)
+    return replace(parse(default, argv, f"python -m experiments.{experiment.name}", SAYS), arm=arm)
 
 
 def _defaults(experiment: Experiment, arm: str, preset: str) -> Command:

@@ -38,6 +38,8 @@ from grokcore.commandline import run_command
 from grokcore.training.clocks import HEADER, comparison, summarise
 
 AnyCommand = DynamicsCommand | ResidualCommand
+SAYS = {"arm": "The baseline: arms belong to experiments.grokking and experiments.cifar10."}
+"""What --help says of --arm."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +55,7 @@ def commands_of(argv: Sequence[str]) -> list[AnyCommand]:
         UsageError: it cannot be acted on.
     """
     preset = arm_and_preset(GREY, argv)["preset"]
-    command: AnyCommand = parse(PRESETS[preset], argv, "python -m experiments.dynamics")
+    command: AnyCommand = parse(PRESETS[preset], argv, "python -m experiments.dynamics", SAYS)
     if command.arm != "baseline" or command.lambdas or command.trunk:
         raise UsageError("--arm, --lambdas and --from belong to grokking and cifar10")
     decays = command.weight_decays or (command.training.weight_decay,)

@@ -23,6 +23,7 @@ from experiments.dynamics_config import ResidualCommand
 from experiments.grokking_config import GrokkingCommand
 from experiments.limits_config import (
     PRESETS,
+    SAYS,
     STUDIES,
     TRANSFER_ARMS,
     AnyLimits,
@@ -49,6 +50,9 @@ SUMMARIES = {"test-collapse": collapse_verdict, "transfer": transfer, "cascade":
 
 def main(argv: Sequence[str]) -> int:
     """The command line."""
+    if argv and argv[0] in {"-h", "--help"}:
+        print(f"{__doc__}\nFlags: python -m experiments.limits {'|'.join(STUDIES)} --help")
+        return 0
     study, commands = commands_of(argv)
     return run_commands(experiment_of(study, commands[0]), commands)
 
@@ -69,7 +73,9 @@ def commands_of(argv: Sequence[str]) -> tuple[str, list[AnyLimits]]:
     arms = TRANSFER_ARMS if chosen["arm"] == "all" else (chosen["arm"],)
     commands: list[AnyLimits] = []
     for arm in arms:
-        command = parse(with_arm(study, presets[chosen["preset"]], arm), words, f"python -m experiments.limits {study}")
+        command = parse(
+            with_arm(study, presets[chosen["preset"]], arm), words, f"python -m experiments.limits {study}", SAYS[study]
+        )
         if command.lambdas or command.trunk:
             raise UsageError("--lambdas and --from belong to grokking and cifar10")
         decays = getattr(command, "weight_decays", ()) or (command.training.weight_decay,)

@@ -120,6 +120,22 @@ PRESETS: Mapping[str, Mapping[str, AnyLimits]] = {
 """By study. grokking and grokking-mnist are the grokking runs of papers A and B, as experiments.grokking and
 experiments.dynamics have them."""
 
+_BOTH_SAY = {
+    "preset": "digits or mnist: paper B's MLP, usual weights, or --network cnn, 20,000 steps; cifar10: ResNet-18 as "
+    "in experiments.dynamics --preset resnet; grokking: experiments.grokking --preset quick; grokking-mnist: paper "
+    "B's run with weight decay 0.1.",
+    "arm": "The baseline: arms belong to the study of transfer.",
+}
+SAYS: Mapping[str, Mapping[str, str]] = {
+    "test-collapse": _BOTH_SAY,
+    "cascade": _BOTH_SAY,
+    "transfer": {
+        "preset": "digits: paper B's MLP on even and odd digits; cifar10: ResNet-18 on animals and vehicles.",
+        "arm": f"{', '.join(TRANSFER_ARMS)}, another arm of grokking or cifar10, or all: these three.",
+    },
+}
+"""What --help says of a study's presets and arms."""
+
 
 def with_arm(study: str, command: AnyLimits, arm: str) -> AnyLimits:
     """The command with an arm's coefficients: grokking's and those of CIFAR-10's cpu preset, but for GREY_ARMS and
