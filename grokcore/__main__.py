@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from grokcore.checkpoints import load_weights, read_samples
+from grokcore.checkpoints import KEYS, load_weights, read_samples
 from grokcore.commandline import OneLineParser, run_command
 from grokcore.errors import UsageError
 from grokcore.report import measure
@@ -88,15 +88,17 @@ def _parser() -> OneLineParser:
     command.add_argument("--model", required=True, metavar="MODULE:FUNCTION", help="builds the model, no arguments")
     command.add_argument("--head", required=True, metavar="NAME", help="its linear head, as in named_modules()")
     command.add_argument("--data", required=True, metavar="MODULE:FUNCTION|FILE",
-                         help="gives a loader, or .npz or torch.save with inputs and labels")  # fmt: skip
+                         help="gives a loader, or a file (.npz or torch.save) with inputs and labels")  # fmt: skip
     command.add_argument(
         "--reference", metavar="MODULE:FUNCTION|FILE", help="train data, whose class means NC4 and V take"
     )
     command.add_argument("--layers", nargs="*", default=(), metavar="NAME", help="other layers; 'all' is every one")
     command.add_argument("--pool", default="mean", choices=("mean", "flatten", "first", "last"), help="over positions")
-    command.add_argument("--key", help="where the checkpoint holds its state dict (default: the usual places)")
+    command.add_argument("--key", help=f"where the checkpoint holds its state dict (default: {', '.join(KEYS)})")
     command.add_argument("--batch-size", type=_positive, default=500, help="samples of a file a pass (default: 500)")
-    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s"
+    )
     command.add_argument("--json", action="store_true", help="JSON instead of the table")
     return parser
 
