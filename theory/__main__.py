@@ -25,10 +25,10 @@ from theory import statements
 from theory.statement import Statement
 from theory.status import (
     ASSUMPTIONS_HEADER,
-    FOUND,
     HEADER,
     MEASURED,
     Outcome,
+    assumption_list,
     assumption_rows,
     claims,
     measured,
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
             changed = not contradictions and write_tables(document, tables(outcomes))
             print(f"{document}: {'left as it is' if contradictions else 'updated' if changed else 'up to date'}")
     elif words.assumptions:
-        print(plain([*ASSUMPTIONS_HEADER, FOUND], assumption_rows(outcomes)))
+        print(assumption_list(outcomes))
     elif words.names:
         print("\n\n".join(page(outcome) for outcome in outcomes))
     else:

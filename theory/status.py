@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from textwrap import fill
 from typing import Any
 
 from grokcore.documents import escaped
@@ -106,13 +107,12 @@ def coverage(certificates: Sequence[Certificate]) -> str:
 
 
 ASSUMPTIONS_HEADER = ["statement", "assumption", "meaning", "a configuration without it"]
-FOUND = "found"
 
 
 def assumption_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
     """One row for each assumption of each statement: the stored configuration in which the claim fails without it.
 
-    The last cell, under FOUND, holds numbers, whose last digits differ between machines.
+    The last cell, what was found there, holds numbers, whose last digits differ between machines.
     """
     rows = []
     for outcome in outcomes:
@@ -123,6 +123,16 @@ def assumption_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
             label = f"{outcome.statement.label} {outcome.statement.name}"
             rows.append([label, name, meaning, " ".join(texts), "; ".join(found) or "does not fail"])
     return rows
+
+
+def assumption_list(outcomes: Sequence[Outcome]) -> str:
+    """The same for a terminal: each statement, its assumptions below it, and below each what fails without it."""
+    lines: list[str] = []
+    for label, name, meaning, without, found in assumption_rows(outcomes):
+        lines += [] if label in lines else [label]
+        for indent, text in ((2, f"{name}: {meaning}"), (6, f"without it: {without}"), (6, f"found: {found}")):
+            lines.append(fill(text, 112, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2)))
+    return "\n".join(lines)
 
 
 def claims(outcomes: Sequence[Outcome]) -> str:

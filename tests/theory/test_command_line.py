@@ -121,13 +121,16 @@ def test_bad_input_gets_one_line(capsys: pytest.CaptureFixture[str], arguments: 
     assert err.count("\n") == 1
 
 
-def test_assumptions_are_a_table_of_their_own(
+def test_assumptions_are_a_list_of_their_own(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "statements", lambda: [SURROGATE_RATIO])
     code, out, _ = leave(capsys, "--assumptions")
     assert code == 0
-    assert len(out.splitlines()) == 1 + len(SURROGATE_RATIO.assumptions)
+    assert out.count("without it: ") == out.count("found: ") == len(SURROGATE_RATIO.assumptions)
+    assert "does not fail" not in out
+    assert all(f"\n  {name}: " in out for name in SURROGATE_RATIO.assumptions)
+    assert max(map(len, out.splitlines())) <= 112
 
 
 @pytest.mark.parametrize("forms", [("--json", "--write", "README.md"), ("--assumptions", "--json")])
