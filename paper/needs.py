@@ -112,6 +112,7 @@ COLLAPSE_ON_TEST_DATA = (
     study("test-collapse", "digits", f"digits-mlp-{_LAST}"),
     study("test-collapse", "digits", f"digits-cnn-{_LAST}", "--network", "cnn"),
     study("test-collapse", "mnist", f"mnist-mlp-{_LAST}"),
+    study("test-collapse", "mnist", f"mnist-cnn-{_LAST}", "--network", "cnn"),
     study("test-collapse", "cifar10", "cifar10-resnet18-wd5e-4"),
     study("test-collapse", "grokking", "modular-mlp-wd1"),
     study("test-collapse", "grokking-mnist", "mnist-mlp-wd0.1"),

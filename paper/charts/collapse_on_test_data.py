@@ -31,7 +31,8 @@ def collapse_on_test_data_figure(runs: Mapping[str, Sequence[Record]]) -> Figure
     down = math.ceil(len(runs) / ACROSS)
     across = min(ACROSS, len(runs))
     with rc_context(VENUE):
-        figure = Figure(figsize=(PAGE, 2.1 * down + 0.9))
+        spare = down * across - len(runs)
+        figure = Figure(figsize=(PAGE, 2.1 * down + 0.9 * (spare < 2)))
         panels = figure.subplots(down, across, squeeze=False).flatten()
         for axes, (name, records) in zip(panels, runs.items(), strict=False):
             _panel(axes, records)
@@ -41,7 +42,10 @@ def collapse_on_test_data_figure(runs: Mapping[str, Sequence[Record]]) -> Figure
         for row in range(down):
             panels[row * across].set_ylabel("V")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        if spare < 2:
+            figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        else:  # room for it between the panels
+            panels[-1].legend(handles, labels, loc="center right").set_in_layout(False)
     return figure
 
 
@@ -58,7 +62,8 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     axes.axhline(THRESHOLDS.below, color="0.4", lw=0.8, ls=":", label=f"threshold of the verdict, {THRESHOLDS.below:g}")
     values = np.concatenate([record.column(name)[seen] for record in records for name in DRAWN])
     values = values[np.isfinite(values) & (values > 0)]
-    axes.set(xscale="log", yscale="log", xlabel="optimiser step", ylim=(max(values.min() / 2, 1e-6), values.max() * 2))
+    least = max(min(values.min(), THRESHOLDS.below) / 2, 1e-6)
+    axes.set(xscale="log", yscale="log", xlabel="optimiser step", ylim=(least, values.max() * 2))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
