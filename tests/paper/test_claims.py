@@ -114,6 +114,10 @@ def test_collapse_reaches_test_data_where_it_says_so() -> None:
     for run in found["grokking", "modular-mlp-wd1"]:
         assert run.final("test_accuracy") > 0.999
         assert run.final("test_variance_ratio") < 1.2 * run.final("train_nc1_trace_ratio")
+    assert len(verdicts) == 7
+    for run in found["mnist", "mnist-cnn-wd0.3"]:  # as close to the train means as the train features, which are not
+        beyond_errors = run.final(collapse_verdict.STRONG) - run.final(collapse_verdict.FLOOR)
+        assert 0.1 < beyond_errors < run.final("train_nc1_trace_ratio")
     along_b = found["grokking-mnist", "mnist-mlp-wd0.1"]
     assert 0.05 < verdicts["grokking-mnist", "mnist-mlp-wd0.1"].excess < 0.0502
     for run in along_b:
