@@ -139,7 +139,10 @@ def _folder(name: str, runs: Path, folder_of_arm: Callable[[str], Path | None]) 
     of_arm = folder_of_arm(name)
     if of_arm is not None:
         if not of_arm.is_dir():
-            raise UsageError(f"--from: {name} has not been run with this seed and these settings (no {of_arm})")
+            raise UsageError(
+                f"--from: {name} has not been run with this seed and these settings (no {of_arm}); "
+                f"run it first: the same command with --arm {name} and without --from"
+            )
         return of_arm
     if (Path(name) / "config.json").is_file():
         return Path(name)

@@ -97,7 +97,7 @@ class GrokkingCommand(Command):
 class TransformerCommand(GrokkingCommand):
     """The same with the transformer's settings."""
 
-    model: tyro.conf.OmitArgPrefixes[TransformerConfig] = field(default_factory=TransformerConfig)  # type: ignore[assignment]
+    model: tyro.conf.OmitArgPrefixes[TransformerConfig] = field(default_factory=TransformerConfig)
 
 
 _HALF = DataConfig(train_fraction=0.5)

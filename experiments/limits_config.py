@@ -54,14 +54,14 @@ class SuperImagesConfig(ImagesConfig):
 class GreyTransferCommand(DynamicsCommand):
     """Transfer from super-classes of digits."""
 
-    data: tyro.conf.OmitArgPrefixes[SuperGreyData] = field(default_factory=SuperGreyData)  # type: ignore[assignment]
+    data: tyro.conf.OmitArgPrefixes[SuperGreyData] = field(default_factory=SuperGreyData)
 
 
 @dataclass(frozen=True)
 class ImageTransferCommand(ResidualCommand):
     """Transfer from super-classes of CIFAR-10."""
 
-    data: tyro.conf.OmitArgPrefixes[SuperImagesConfig] = field(default_factory=SuperImagesConfig)  # type: ignore[assignment]
+    data: tyro.conf.OmitArgPrefixes[SuperImagesConfig] = field(default_factory=SuperImagesConfig)
 
 
 AnyLimits = DynamicsCommand | ResidualCommand | GrokkingCommand

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import torch
 
 from experiments.progress import ReportedBar, Screen
+from grokcore.commandline import STOPPED
 from grokcore.errors import DivergedError, InterruptedRunError, UsageError
 from grokcore.training.stop_signal import StopSignal
 
@@ -59,7 +60,7 @@ class Failure:
     def of(cls, error: Exception) -> Failure:
         """In the words of the error."""
         if isinstance(error, InterruptedRunError):
-            return cls(str(error), 130, error.step)
+            return cls(str(error), STOPPED, error.step)
         if isinstance(error, DivergedError):
             return cls(f"diverged: {error}; its last good checkpoint is kept")
         return cls(str(error) or type(error).__name__, 2 if isinstance(error, (UsageError, OSError)) else 1)
@@ -135,7 +136,8 @@ def run_in_processes(jobs: Sequence[Job], workers: int) -> list[Any]:
                     outcome, printed, complained = said
                     outcomes[worker.job] = outcome
                     if isinstance(outcome, Failure) and not (stop.requested and kind == "lost"):
-                        complained += f"error: {jobs[worker.job].name} {outcome.message}\n"
+                        mark = "" if outcome.code == STOPPED else "error: "
+                        complained += f"{mark}{jobs[worker.job].name} {outcome.message}\n"
                     screen.end(worker.job, printed, complained)
                     if kind == "lost" or stop.requested or not waiting:
                         team.remove(worker)
@@ -148,7 +150,7 @@ def run_in_processes(jobs: Sequence[Job], workers: int) -> list[Any]:
             screen.close()
     if stop.requested:
         stopped = [each.step for each in outcomes if isinstance(each, Failure) and each.step is not None]
-        raise InterruptedRunError(max(stopped, default=0))
+        raise InterruptedRunError(max(stopped, default=None))
     return outcomes
 
 

@@ -12,6 +12,9 @@ from typing import Any
 from tqdm import tqdm
 
 TELL_EVERY_S = 0.5
+"""How often a process tells its parent."""
+LOG_EVERY_S = 60.0
+"""How often a log gets a line of each job that runs."""
 
 
 class ReportedBar:
@@ -47,20 +50,26 @@ class ReportedBar:
 
 
 class Screen:
-    """What jobs show: on a terminal a bar each while they run, in a log a line as they begin; then what they print."""
+    """What jobs show: on a terminal a bar each while they run, in a log a line as they begin and one a minute; then
+    what they print."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names, self._terminal = names, sys.stderr.isatty()
         self._bars: dict[int, Any] = {}
+        self._logged: dict[int, float] = {}
 
     def begin(self, job: int) -> None:
         """A job has begun."""
         if not self._terminal:
             print(f"{self._names[job]}: begun", file=sys.stderr, flush=True)
+            self._logged[job] = time.monotonic()
 
     def show(self, job: int, done: int, total: int, words: str) -> None:
         """How far a job has come."""
         if not self._terminal:
+            if time.monotonic() - self._logged[job] >= LOG_EVERY_S:
+                self._logged[job] = time.monotonic()
+                print(f"{self._names[job]}: step {done:,} of {total:,}, {words}", file=sys.stderr, flush=True)
             return
         if job not in self._bars:
             used = {bar.pos for bar in self._bars.values()}

@@ -96,7 +96,7 @@ def _groups(runs: Sequence[Member], way: Together, cores: int) -> list[list[Memb
 def _title(group: Sequence[Member]) -> str:
     command, seed = group[0]
     name = " ".join([command.arm, *(f"lambda {value:g}" for value in command.lambdas), f"seed {seed}"])
-    return name if len(group) == 1 else f"{name} and {len(group) - 1} more"
+    return name if len(group) == 1 else f"{name} and {len(group) - 1} more in its batch"
 
 
 def _work(
@@ -161,7 +161,7 @@ def run_batch(
             trainer = Trainer(model, "head", split.to(device), command.training, command.intervention, seed)
             if experiment.prepare is not None:
                 experiment.prepare(command, trainer)
-            print(f"{command.arm}, seed {seed}: {folder.path}")
+            print(f"{command.arm}, seed {seed}: {folder.path}{', from its last checkpoint' * folder.begun}")
             if trunk is not None and not folder.begun:
                 folder.begin(*trunk.start())
                 print(f"  from step {trunk.step} of {trunk.folder}")

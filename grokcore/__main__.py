@@ -20,7 +20,7 @@ from torch import nn
 from grokcore.checkpoints import KEYS, load_weights, read_samples
 from grokcore.commandline import OneLineParser, run_command
 from grokcore.errors import UsageError
-from grokcore.report import measure
+from grokcore.report import Report, measure
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,20 +35,29 @@ def main(argv: Sequence[str]) -> int:
         print(f"{words.checkpoint}: {note}", file=sys.stderr)
     try:
         model.to(words.device)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where PyTorch has no CUDA
         raise UsageError(f"--device {words.device}: {str(error).splitlines()[0]}") from None
-    about = None
     layers = words.layers[0] if words.layers == ["all"] else tuple(words.layers)
-    if words.reference is not None:
-        about = measure(model, samples(words.reference, words.batch_size), words.head, layers=layers, pool=words.pool)
-    data = samples(words.data, words.batch_size)
-    report = measure(model, data, words.head, layers=layers, reference=about, pool=words.pool)
+
+    def report_of(spec: str, reference: Report | None = None) -> Report:
+        loader = samples(spec, words.batch_size, floating_dtype(model))
+        try:
+            return measure(model, loader, words.head, layers=layers, reference=reference, pool=words.pool)
+        except RuntimeError as error:
+            raise UsageError(f"the model fails on {spec}: {str(error).splitlines()[0]}") from None
+
+    report = report_of(words.data, report_of(words.reference) if words.reference else None)
     print(report.to_json() if words.json else report)
     return 0
 
 
-def samples(spec: str, batch_size: int) -> Iterable[Any]:
-    """A loader: ``module:function``'s, or a file's samples.
+def floating_dtype(model: nn.Module) -> torch.dtype:
+    """That of its first floating parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def samples(spec: str, batch_size: int, dtype: torch.dtype) -> Iterable[Any]:
+    """A loader: ``module:function``'s, or a file's samples, floating inputs as `dtype`.
 
     Raises:
         UsageError: there is neither.
@@ -56,7 +65,7 @@ def samples(spec: str, batch_size: int) -> Iterable[Any]:
     if ":" in spec and not Path(spec).exists():
         found: Iterable[Any] = named(spec)()
         return found
-    return read_samples(Path(spec), batch_size)
+    return read_samples(Path(spec), batch_size, dtype)
 
 
 def named(spec: str) -> Callable[[], Any]:

@@ -92,13 +92,20 @@ class Batches:
         return -(-len(self.labels) // self.size)
 
 
-def read_samples(path: Path, batch_size: int) -> Batches:
+def read_samples(path: Path, batch_size: int, dtype: torch.dtype | None = None) -> Batches:
     """Inputs and labels from a file: ``.npz`` with arrays ``inputs`` and ``labels``, else what ``torch.save`` wrote: a
     dict with these keys, or a pair.
+
+    Args:
+        path: the file.
+        batch_size: samples a batch.
+        dtype: of the inputs, where they are floating (NumPy's are float64); as they are if None.
 
     Raises:
         UsageError: it cannot be read, or holds neither.
     """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -109,11 +116,12 @@ def read_samples(path: Path, batch_size: int) -> Batches:
         found = read_tensors(path)
     pair = (found.get("inputs"), found.get("labels")) if isinstance(found, Mapping) else found
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(each, Tensor) for each in pair):
-        raise UsageError(f"{path} must hold two arrays, inputs and labels")
+        has = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise UsageError(f"{path} must hold two arrays named inputs and labels (it holds: {has or 'nothing'})")
     inputs, labels = pair
     if labels.ndim == 0 or len(inputs) != len(labels):
         raise UsageError(f"{path} has {len(inputs)} inputs and {labels.numel()} labels")
-    return Batches(inputs, labels, batch_size)
+    return Batches(inputs.to(dtype) if inputs.is_floating_point() else inputs, labels, batch_size)
 
 
 def _differences(missing: list[str], more: list[str]) -> list[str]:

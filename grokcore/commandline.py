@@ -14,6 +14,9 @@ from typing import NoReturn
 
 from grokcore.errors import DivergedError, InterruptedRunError, NonFiniteError, UsageError
 
+STOPPED = 130
+"""Exit code of what a signal stopped."""
+
 
 class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are UsageErrors, without the usage text."""
@@ -35,9 +38,9 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     except DivergedError as error:
         code = _fail(f"error: training diverged: {error}", 1)
     except InterruptedRunError as error:
-        code = _fail(f"{error}; the same command (without --fresh) goes on from the last checkpoint", 130)
-    except KeyboardInterrupt:
-        code = _fail("interrupted", 130)
+        code = _fail(f"{error}; the same command (without --fresh) goes on from the last checkpoint", STOPPED)
+    except KeyboardInterrupt as error:
+        code = _fail(str(error) or "interrupted", STOPPED)
     except BrokenPipeError:
         # Nobody reads: what is still buffered goes nowhere, or it would complain on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

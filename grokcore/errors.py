@@ -43,11 +43,11 @@ class DivergedError(RuntimeError):
 
 
 class InterruptedRunError(RuntimeError):
-    """A signal asked the run to stop; its checkpoint is on disk. ``step`` says where."""
+    """A signal asked the run to stop; its checkpoint is on disk. ``step`` says where, None before it went on."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int | None) -> None:
         self.step = step
-        super().__init__(f"stopped at step {step}")
+        super().__init__("stopped before another step" if step is None else f"stopped at step {step}")
 
 
 def flag(name: str) -> str:

@@ -61,9 +61,9 @@ def figures(results: Path, folder: Path, names: Sequence[str] = (), *, changed: 
     if not any(results.rglob("*.json")):
         raise UsageError(f"there are no recorded results below {results}")
     found, missing = drawings(results, names)
-    drawn = drawing.draw(found, results, folder, changed=changed)
-    for name in drawn:
-        print(folder / f"{name}.png")
+    drawn = drawing.draw(found, results, folder, changed=changed, tell=partial(print, flush=True))
+    if not drawn and not missing:
+        print("every figure is up to date")
     if missing:
         raise UsageError(
             "not drawn, for results that are missing: " + "; ".join(_lacking(*each) for each in missing.items())
@@ -155,7 +155,12 @@ def _parser() -> OneLineParser:
     to_figures.add_argument("--changed", action="store_true", help="leave out figures that are up to date")
     to_tables = commands.add_parser("tables", help="print the tables of the results; write LaTeX and numbers.tex")
     to_tables.add_argument(
-        "--write", type=Path, nargs="+", default=[], metavar="FILE", help="put them between their markers in files"
+        "--write",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="put them into Markdown files, between lines <!-- table NAME --> and <!-- end -->",
     )
     to_tables.add_argument("--out", type=Path, default=latex.GENERATED, help="folder of the LaTeX files")
     to_check = commands.add_parser("check", help="fail where anything in the paper is not its results'")
@@ -163,7 +168,7 @@ def _parser() -> OneLineParser:
     commands.add_parser("pdf", help="build main.pdf with latexmk")
     known = ", ".join(f"{figure.number} {figure.name}" for figure in FIGURES)
     to_reproduce = commands.add_parser("reproduce", help="run what a figure needs and draw it", epilog=known)
-    to_reproduce.add_argument("figure", metavar="FIG", help=f"number or name: {known}")
+    to_reproduce.add_argument("figure", metavar="FIG", help="its number or name, of those below")
     to_reproduce.add_argument("--quick", action="store_true", help="minutes, one seed, apart in runs/quick")
     to_reproduce.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     for command in (to_refresh, to_reproduce):

@@ -53,7 +53,14 @@ def write_figure(figure: Figure, folder: Path, name: str) -> dict[str, str]:
     return found
 
 
-def draw(drawings: Sequence[Drawing], results: Path, folder: Path, *, changed: bool = False) -> list[str]:
+def draw(
+    drawings: Sequence[Drawing],
+    results: Path,
+    folder: Path,
+    *,
+    changed: bool = False,
+    tell: Callable[[Path], None] = lambda png: None,
+) -> list[str]:
     """Draw figures into a folder and note them in its manifest.
 
     Args:
@@ -61,6 +68,7 @@ def draw(drawings: Sequence[Drawing], results: Path, folder: Path, *, changed: b
         results: the folder of the records.
         folder: where the files go.
         changed: leave out those whose files, results, sources and libraries are those of the manifest.
+        tell: called with each PNG once it is written.
 
     Returns:
         The names of those drawn.
@@ -80,6 +88,7 @@ def draw(drawings: Sequence[Drawing], results: Path, folder: Path, *, changed: b
         drawn.append(each.name)
         # After each, so that nothing drawn is lost.
         write_text_atomically(folder / MANIFEST, json.dumps(notes, indent=1, sort_keys=True) + "\n")
+        tell(folder / f"{each.name}.png")
     return drawn
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from grokcore.commandline import STOPPED
 from grokcore.errors import UsageError
 from paper.catalogue import PaperFigure
 from paper.drawing import Drawing, draw
@@ -50,7 +51,7 @@ def reproduce(figure: PaperFigure, *, quick: bool, runs: Path, results: Path, fo
     for number, words in enumerate(commands, 1):
         command = (sys.executable, "-m", *words, "--runs", str(runs))
         print(f"[{number}/{len(commands)}] {shlex.join(('python', *command[1:]))}", flush=True)
-        if not dry and subprocess.run(command, check=False).returncode:
+        if not dry and _run(command):
             raise UsageError(f"{words[0]} failed; the same command goes on where it stopped")
     if dry:
         return folder / f"{figure.name}.png"
@@ -59,3 +60,20 @@ def reproduce(figure: PaperFigure, *, quick: bool, runs: Path, results: Path, fo
     records = [r for each in settings(results).values() for r in each] if quick else figure.records(results)
     draw([Drawing(figure.name, records, lambda: figure.draw(records))], results, folder)
     return folder / f"{figure.name}.png"
+
+
+def _run(command: Words) -> int:
+    """Its exit code. Ctrl-C reaches the command too, which is given the time to write its checkpoint.
+
+    Raises:
+        KeyboardInterrupt: the command was stopped.
+    """
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        code = STOPPED
+    if code == STOPPED:
+        raise KeyboardInterrupt("stopped; the same command goes on from there")
+    return code

@@ -46,7 +46,13 @@ def main(argv: Sequence[str]) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print data instead of text")
     form.add_argument("--assumptions", action="store_true", help="print each assumption with its counterexample")
-    form.add_argument("--write", type=Path, nargs="+", metavar="FILE", help="put the tables between their markers")
+    form.add_argument(
+        "--write",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="put the tables into Markdown files, between <!-- table theory --> and <!-- end -->",
+    )
     words = parser.parse_args(argv)
     chosen = list(dict.fromkeys(find(name) for name in words.names)) or statements()
     documents: list[Path] = words.write or []
@@ -95,8 +101,8 @@ def find(name: str) -> Statement:
             return statement
     names = [statement.name for statement in known]
     near = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"there is no statement {name!r}{hint}; the names: {', '.join(names)}")
+    rest = f"did you mean {near[0]!r}? docs/theory.md has all" if near else f"the names: {', '.join(names)}"
+    raise UsageError(f"there is no statement {name!r}; {rest}")
 
 
 def tables(outcomes: Sequence[Outcome]) -> dict[str, str]:

@@ -146,6 +146,8 @@ def train_together(
                 member.attempt(partial(member.after_step, *result, stopping))
             if stopping:
                 raise InterruptedRunError(behind + 1)
+        if progress is not None and members and members[0].row:
+            bars.set_postfix_str(progress(members[0].row), refresh=True)
     return [member.diverged or member.folder.rows() for member in members]
 
 

@@ -90,8 +90,8 @@ class RunFolder:
         known = later[-1] if later else {key: stored.get(key) for key in self.origin}
         if known != self.origin and not (self.path / "summary.json").exists():
             self._write_json("config.json", stored | {"later": [*later, self.origin]})
-            changed = ", ".join(key for key in self.origin if known.get(key) != self.origin[key])
-            print(f"note: {self.path} was begun with another {changed}; bit-for-bit equality needs the same")
+            changes = "; ".join(_changes(known, self.origin))
+            print(f"note: {self.path} was begun with {changes}: bit-for-bit equality needs the same")
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -237,6 +237,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path} cannot be read; put it back, or start anew with --fresh")
     return content
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is new, like ``threads 1, now 2``; inside a dict, its own entries."""
+    words = []
+    for key, value in now.items():
+        was = before.get(key)
+        if isinstance(value, dict) and isinstance(was, dict):
+            words += _changes(was, value)
+        elif was != value:
+            words.append(f"{key} {was}, now {value}")
+    return words
 
 
 def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:

@@ -20,7 +20,9 @@ def helped(main: Main, words: Sequence[str], capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as leaving:
         main([*words, "--help"])
     assert not leaving.value.code
-    return " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    said = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "type: ignore" not in said
+    return said
 
 
 @pytest.mark.parametrize("experiment", [grokking.EXPERIMENT, cifar10.EXPERIMENT], ids=lambda each: each.name)
@@ -38,6 +40,19 @@ def test_a_study_names_its_own_presets(study: str, capsys: pytest.CaptureFixture
     assert "grey:" not in said
     assert "theory:" not in said
     assert all(name in said for name in TRANSFER_ARMS) == (study == "transfer")
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (grokking.main, ["--preset", "transformer"]),
+        (limits.main, ["transfer", "--preset", "cifar10"]),
+        (limits.main, ["cascade", "--preset", "grokking"]),
+        (dynamics.main, ["--preset", "resnet"]),
+    ],
+)
+def test_other_presets_have_help_of_their_own(main: Main, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "data options" in helped(main, words, capsys)
 
 
 def test_dynamics_has_no_arms(capsys: pytest.CaptureFixture[str]) -> None:

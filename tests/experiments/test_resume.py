@@ -193,5 +193,7 @@ def test_another_thread_count_is_noted(tmp_path: Path, capsys: pytest.CaptureFix
     folder = only_run(tmp_path)
     (folder / "summary.json").unlink()
     assert main([*command, "--threads", "1"]) == 0
-    assert "another threads" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "threads 2, now 1: bit-for-bit" in said
+    assert "from its last checkpoint" in said
     assert json.loads((folder / "config.json").read_text())["later"][0]["threads"] == 1

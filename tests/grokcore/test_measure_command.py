@@ -54,6 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     inputs, labels = data()
     np.savez(tmp_path / "test.npz", inputs=inputs.numpy(), labels=labels.numpy())
+    np.savez(tmp_path / "double.npz", inputs=inputs.double().numpy(), labels=labels.numpy())
+    np.savez(tmp_path / "wide.npz", inputs=np.ones((4, 9)), labels=np.arange(4))
     torch.save((inputs, labels), tmp_path / "pair.pt")
     return tmp_path
 
@@ -71,7 +73,7 @@ COMMON = ["--model", "mymodels:build", "--head", "2"]
 
 
 @pytest.mark.parametrize("checkpoint", ["plain.pt", "ddp.pt"])
-@pytest.mark.parametrize("samples", ["test.npz", "pair.pt"])
+@pytest.mark.parametrize("samples", ["test.npz", "double.npz", "pair.pt"])
 def test_the_report_is_that_of_measure(
     folder: Path, checkpoint: str, samples: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +115,16 @@ def test_from_the_shell(folder: Path) -> None:
         (["plain.pt", "--batch-size", "0"], "--batch-size"),
         (["test.npz"], "cannot be read as a checkpoint"),
         (["pair.pt"], "holds a tuple, not a state dict"),
-        (["plain.pt", "--data", "plain.pt"], "must hold two arrays"),
+        (["plain.pt", "--data", "plain.pt"], r"must hold two arrays named inputs and labels \(it holds: 0.weight, 0.b"),
+        (["plain.pt", "--data", "gone.npz"], "^there is no file gone.npz$"),
+        (["plain.pt", "--data", "wide.npz"], "the model fails on wide.npz: .*shapes cannot be multiplied"),
+        (["plain.pt", "--reference", "wide.npz"], "the model fails on wide.npz"),
+        pytest.param(
+            ["plain.pt", "--device", "cuda"],
+            "--device cuda: ",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is no mistake"),
+        ),
+        (["plain.pt", "--device", "nowhere"], "--device nowhere: "),
     ],
 )
 def test_bad_input_is_named(folder: Path, change: list[str], match: str) -> None:

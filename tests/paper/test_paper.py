@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -18,6 +24,7 @@ from experiments.commands import command_variant, commands_of
 from experiments.naming import plain_data
 from grokcore import UsageError
 from grokcore.documents import Table
+from grokcore.training.checkpoint import load_checkpoint
 from grokcore.training.record import read_record
 from paper import checks, drawing, latex
 from paper.__main__ import drawings, generated, main
@@ -100,6 +107,38 @@ def test_a_quick_version_is_run_and_drawn_apart(tmp_path: Path) -> None:
     assert path.exists()
     assert not (tmp_path / "none").exists()
     assert len(list((path.parents[1] / "results").rglob("*.json"))) == 2
+
+
+ENDLESS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from grokcore.commandline import run_command
+from paper.catalogue import figure_named
+from paper.reproduce import reproduce
+words = "experiments.grokking --p 11 --embedding 8 --hidden 16 12 --batch-size 20 --steps 1000000"
+words = (*words.split(), "--checkpoint-every", "1000000")
+figure = replace(figure_named("grokking-arms"), quick=(words,))
+here = Path(sys.argv[1])
+run_command(lambda _: reproduce(figure, quick=True, runs=here, results=here, folder=here))
+"""
+
+
+def test_ctrl_c_leaves_the_running_experiment_its_checkpoint(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], start_new_session=True, **how)
+    rows = 0
+    while rows < 10:
+        assert process.poll() is None
+        time.sleep(0.05)
+        rows = sum(len(path.read_text().splitlines()) for path in tmp_path.rglob("metrics.jsonl"))
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "stopped; the same command goes on from there" in said
+    assert "Traceback" not in said
+    (checkpoint,) = tmp_path.rglob("checkpoint.pt")
+    assert f"stopped at step {load_checkpoint(checkpoint)['step']};" in said
 
 
 def plain_figure() -> Figure:

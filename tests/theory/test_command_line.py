@@ -66,7 +66,8 @@ def test_a_wrong_name_lists_the_names(capsys: pytest.CaptureFixture[str]) -> Non
     code, out, err = leave(capsys, "colapse_curve")
     assert (code, out) == (2, "")
     assert "did you mean 'collapse_curve'?" in err
-    assert "surrogate_ratio" in err
+    assert "surrogate_ratio" not in err
+    assert "surrogate_ratio" in leave(capsys, "zzz")[2]
     assert err.count("\n") == 1
 
 
