@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,3 +81,13 @@ def test_every_experiment_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert runnable
     assert all(f"python -m experiments.{name}\n" in said for name in runnable)
     assert limits.main(["--help"]) == 0
+
+
+def test_waiting_threads_give_way_before_pytorch_is_loaded() -> None:
+    says = "import sys, experiments, os; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
+    for more, spins in (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")):
+        done = subprocess.run(
+            [sys.executable, "-c", says], env=plain | more, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["False", spins]
