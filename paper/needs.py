@@ -103,7 +103,7 @@ CIFAR10_REST = (
 CLOCKS = (
     *sweep("grey", FITTED, FIVE),
     *sweep("grey", SMALL, FIVE),
-    *sweep("grey", ("0",), (0,)),
+    *sweep("grey", ("0",), FIVE),
     *sweep("theory", THEORY, THREE),
 )
 

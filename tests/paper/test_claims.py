@@ -88,17 +88,30 @@ def test_what_the_release_gains_on_cifar10_is_the_schedules() -> None:
 def test_contraction_completes_after_generalisation() -> None:
     records = [r for arm, each in runs("dynamics", "grey").items() if arm.startswith("mnist-mlp") for r in each]
     records = [record for record in records if not record.config["variant"]]
-    assert len(records) == 56
+    assert len(records) == 60
     late = []
     for record in records:
         onset = generalisation_onset(record)
         assert onset is not None
         if not event_of(record).censored:
             late.append(event_of(record).step / onset.step)
-    assert len(late) == 55
+    assert len(late) == 59
     assert (round(min(late), 1), round(max(late), 1)) == (1.3, 3.6)
     weak = [event_of(record).step for record in records if 0 < decay_of(record) <= 0.01]
     assert (len(weak), min(weak), max(weak)) == (15, 55_324, 84_440)
+
+
+def test_without_decay_the_network_groks_as_at_the_smallest() -> None:
+    found = runs("dynamics", "grey")
+    assert len(found["mnist-mlp-wd0"]) == 5
+    assert sum(event_of(run).censored for run in found["mnist-mlp-wd0"]) == 1
+    for run, small in zip(found["mnist-mlp-wd0"], found["mnist-mlp-wd1e-3"], strict=True):
+        norm = run.column("weight_norm")
+        assert abs(norm[-1] / norm[0] - 1) < 0.01
+        assert 0.86 <= round(run.final("test_accuracy"), 3) < 0.89
+        steps, onsets = run.column("step").tolist(), [generalisation_onset(each) for each in (run, small)]
+        assert None not in onsets
+        assert abs(steps.index(onsets[0].step) - steps.index(onsets[1].step)) <= 1
 
 
 def test_collapse_reaches_test_data_where_it_says_so() -> None:
