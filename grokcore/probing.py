@@ -99,9 +99,11 @@ def _fit(x: np.ndarray, y: np.ndarray, strength: float):  # type: ignore[no-unty
     """The regression, and whether it converged."""
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]  # slow to import
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn needs it too
 
     model = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-4)
-    with warnings.catch_warnings():
+    # NumPy's BLAS takes every core by itself, and beside other runs its threads wait for each other.
+    with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, y)
     return model, bool(model.n_iter_.max() < ITERATIONS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -35,6 +37,8 @@ class StopSignal:
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
+        if sys.stderr.isatty():  # written past Python's buffers, in which a handler may not write
+            os.write(sys.stderr.fileno(), b"\nstopping after this step, or the measurement that is being made\n")
 
     def _restore(self) -> None:
         for number, handler in self._old.items():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 from torch import Tensor
 
 from grokcore import NonFiniteError, UsageError, linear_probe, transfer_ceiling
@@ -91,3 +92,23 @@ def good() -> dict[str, Any]:
 def test_refusals(wrong: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         linear_probe(**good() | wrong)
+
+
+def test_it_keeps_to_pytorchs_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the probes of runs side by side, one a core, wait for each other."""
+    seen: list[int] = []
+    fit = LogisticRegression.fit
+
+    def watched(*args: Any) -> Any:
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fit(*args)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    threads, features, labels = torch.get_num_threads(), torch.randn(40, 3), torch.arange(40) % 2
+    torch.set_num_threads(1)
+    try:
+        linear_probe(features, labels, features, labels)
+    finally:
+        torch.set_num_threads(threads)
+    assert seen
+    assert set(seen) == {1}
