@@ -114,6 +114,17 @@ def test_without_decay_the_network_groks_as_at_the_smallest() -> None:
         assert abs(steps.index(onsets[0].step) - steps.index(onsets[1].step)) <= 1
 
 
+def test_on_the_digits_rnc1_is_at_the_mark_before_anything_is_learned() -> None:
+    found = runs("dynamics", "grey")["digits-mlp-wd0.1"]
+    assert [event_of(run).step < event_of(run, "tau_1").step / 100 for run in found] == [False, False, True]
+    for run in found:
+        before = run.column("step") <= event_of(run, "tau_1").step
+        assert 0.09 < run.column("train_rnc1_mean")[0] < 0.13
+        assert 3.4 < run.column("train_global_mean_ratio")[0] < 4.1
+        assert run.column("train_nc1_trace_ratio")[before].min() > 1.5
+        assert run.final("train_nc1_trace_ratio") < 1e-3
+
+
 def test_collapse_reaches_test_data_where_it_says_so() -> None:
     found = {
         (experiment, arm): runs_of
