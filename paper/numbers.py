@@ -137,6 +137,8 @@ def _clocks(recorded: Settings, full: Mapping[str, Table]) -> dict[str, Number]:
     without = [record for record in grey if decay_of(record) == 0]
     reached = [record for record in grey if not event_of(record).censored and generalisation_onset(record)]
     late = [event_of(record).step / _onset(record) for record in reached]
+    everything = [record for key, each in recorded.items() if key[0] == "dynamics" for record in each]
+    digits = [record for record in everything if record.config["arm"].startswith("digits-mlp")]
     found |= {
         "ClocksRuns": Number(str(len(grey)), grey),
         "ClocksReached": Number(str(len(reached)), grey),
@@ -144,6 +146,9 @@ def _clocks(recorded: Settings, full: Mapping[str, Table]) -> dict[str, Number]:
         "ClocksSmallRuns": Number(str(len(small)), small),
         "ClocksSmallLeast": Number(step_tex(min(event_of(record).step for record in small)), small),
         "ClocksSmallGreatest": Number(step_tex(max(event_of(record).step for record in small)), small),
+        "ClocksDigitsRnc": over(digits, lambda r: r.column("train_rnc1_mean")[0], _two),
+        "ClocksDigitsNc": over(digits, lambda r: r.column("train_nc1_trace_ratio")[0], _two),
+        "ClocksDigitsFirst": Number(step_tex(min(event_of(record).step for record in digits)), digits),
         "ClocksWithoutNorm": over(without, lambda r: r.final("weight_norm") / r.column("weight_norm")[0], _two),
         "ClocksWithoutRnc": over(without, lambda r: r.final("train_rnc1_mean"), _three),
         "ClocksWithoutGrok": over(without, _onset, step_tex),
