@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         model.to(words.device)
     except (RuntimeError, AssertionError) as error:  # an AssertionError where PyTorch has no CUDA
-        raise UsageError(f"--device {words.device}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--device {words.device}: {_first_line(error)}") from None
     layers = words.layers[0] if words.layers == ["all"] else tuple(words.layers)
 
     def report_of(spec: str, reference: Report | None = None) -> Report:
@@ -44,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
         try:
             return measure(model, loader, words.head, layers=layers, reference=reference, pool=words.pool)
         except RuntimeError as error:
-            raise UsageError(f"the model fails on {spec}: {str(error).splitlines()[0]}") from None
+            raise UsageError(f"the model fails on {spec}: {_first_line(error)}") from None
 
-    report = report_of(words.data, report_of(words.reference) if words.reference else None)
+    report = report_of(words.data, None if words.reference is None else report_of(words.reference))
     print(report.to_json() if words.json else report)
     return 0
 
@@ -87,6 +87,10 @@ def named(spec: str) -> Callable[[], Any]:
         raise UsageError(f"{spec} is no function")
     called: Callable[[], Any] = found
     return called
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _parser() -> OneLineParser:

@@ -137,8 +137,8 @@ def _clocks(recorded: Settings, full: Mapping[str, Table]) -> dict[str, Number]:
     without = [record for record in grey if decay_of(record) == 0]
     reached = [record for record in grey if not event_of(record).censored and generalisation_onset(record)]
     late = [event_of(record).step / _onset(record) for record in reached]
-    everything = [record for key, each in recorded.items() if key[0] == "dynamics" for record in each]
-    digits = [record for record in everything if record.config["arm"].startswith("digits-mlp")]
+    dynamics = (record for key, each in recorded.items() if key[0] == "dynamics" for record in each)
+    digits = [record for record in dynamics if record.config["arm"].startswith("digits-mlp")]
     found |= {
         "ClocksRuns": Number(str(len(grey)), grey),
         "ClocksReached": Number(str(len(reached)), grey),

@@ -80,7 +80,7 @@ class RunFolder:
             return
         stored = _read_json(path)
         if stored.get("config") != self.config:
-            keys = ", ".join(_differences(stored.get("config"), self.config))
+            keys = ", ".join(key for key, _, _ in _differences(stored.get("config"), self.config))
             raise UsageError(f"{path} holds another config than this command (differs in: {keys})")
         self._note_origin(stored)
 
@@ -90,7 +90,7 @@ class RunFolder:
         known = later[-1] if later else {key: stored.get(key) for key in self.origin}
         if known != self.origin and not (self.path / "summary.json").exists():
             self._write_json("config.json", stored | {"later": [*later, self.origin]})
-            changes = "; ".join(_changes(known, self.origin))
+            changes = "; ".join(f"{key} {was}, now {now}" for key, was, now in _differences(known, self.origin))
             print(f"note: {self.path} was begun with {changes}: bit-for-bit equality needs the same")
 
     @property
@@ -239,22 +239,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is new, like ``threads 1, now 2``; inside a dict, its own entries."""
-    words = []
-    for key, value in now.items():
-        was = before.get(key)
-        if isinstance(value, dict) and isinstance(was, dict):
-            words += _changes(was, value)
-        elif was != value:
-            words.append(f"{key} {was}, now {value}")
-    return words
-
-
-def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:
+def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Where they differ, by dotted keys, and what stands there in each."""
     if not isinstance(stored, dict) or not isinstance(wanted, dict):
-        return [prefix or "everything"]
-    found: list[str] = []
+        return [(prefix or "everything", stored, wanted)]
+    found: list[tuple[str, Any, Any]] = []
     for key in sorted(stored.keys() | wanted.keys()):
         if stored.get(key) != wanted.get(key):
             found += _differences(stored.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else key)

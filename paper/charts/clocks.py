@@ -46,14 +46,15 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
             label=CLOCK_WORDS[name],
         )  # fmt: skip
         censored = [(event.decay or without) * beside for event in events if event.censored]
-        aside = "left" if beside > 1 else "right"  # counts of two events at one decay stand side by side
+        # Counts of two events at one decay stand side by side.
+        aside, points = ("left", 1.5) if beside > 1 else ("right", -1.5)
         for x in sorted(set(censored)):
             axes.annotate(
                 "", (x, end * 1.9), (x, end * 1.25), annotation_clip=False,
                 arrowprops={"arrowstyle": "->", "color": colour, "lw": 1, "shrinkA": 0},
             )  # fmt: skip
             axes.annotate(
-                f"{censored.count(x)}", (x, end * 1.25), (1.5 if beside > 1 else -1.5, 0), textcoords="offset points",
+                f"{censored.count(x)}", (x, end * 1.25), (points, 0), textcoords="offset points",
                 ha=aside, va="bottom", fontsize=6.5, color=colour, annotation_clip=False,
             )  # fmt: skip
     _lines(axes, records)

@@ -119,6 +119,7 @@ def test_from_the_shell(folder: Path) -> None:
         (["plain.pt", "--data", "gone.npz"], "^there is no file gone.npz$"),
         (["plain.pt", "--data", "wide.npz"], "the model fails on wide.npz: .*shapes cannot be multiplied"),
         (["plain.pt", "--reference", "wide.npz"], "the model fails on wide.npz"),
+        (["plain.pt", "--reference", ""], "there is no file"),
         pytest.param(
             ["plain.pt", "--device", "cuda"],
             "--device cuda: ",
